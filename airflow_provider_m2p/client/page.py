@@ -1,0 +1,47 @@
+"""A page of rows, as the bytes the platform sent. What flows from the client to the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    One page of a list.
+
+    :param number: 0-based page number.
+    :param rows: one ``msgspec.Raw`` per row: the row's exact bytes, not yet decoded (and perhaps not an object).
+    :param total_rows: rows in the whole list, where the platform said so.
+    :param total_pages: pages in the whole list, where the platform said so (or rows and page size imply it).
+    :param request_id: the ``X-Request-ID`` the page was asked with.
+    """
+
+    number: int
+    rows: list[msgspec.Raw]
+    total_rows: int | None
+    total_pages: int | None
+    request_id: str
+
+
+class PageStream(Protocol):
+    """
+    Pages in order, and afterwards how the read went.
+
+    ``complete`` is true only once the list was read to its end as the platform describes it: not cut by ``max_pages``,
+    no total that changed on the way. Only a complete read may delete anything.
+    """
+
+    complete: bool
+    pages: int
+    rows: int
+    total_rows: int | None
+    total_changed: bool
+
+    def __iter__(self) -> Iterator[Page]: ...
+
+    def close(self) -> None: ...
