@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Write both constraints files anew: exact versions only, resolved for the oldest Python we support.
-# Usage: scripts/lock.sh UV, where UV is the uv executable.
+# Usage: tools/lock.sh UV, where UV is the uv executable.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=$1
