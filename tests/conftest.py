@@ -1,0 +1,98 @@
+"""Fixtures that every test may use: an Airflow home of our own, real databases, the sandbox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Airflow reads its configuration while it is imported: settle it here, before any test module imports Airflow.
+# One home per process, so that parallel test processes share neither metadata database nor logs.
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="m2p-airflow-"))
+for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "_AIRFLOW_", "M2P_"))]:
+    del os.environ[name]
+os.environ.update(
+    AIRFLOW_HOME=str(AIRFLOW_HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parent.parent / "dags"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    XDG_CACHE_HOME=str(AIRFLOW_HOME / "cache"),
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL, Engine
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Airflow's metadata database, empty and migrated."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> URL:
+    from sqlalchemy import make_url
+
+    return make_url(f"sqlite:///{tmp_path / 'warehouse.db'}")
+
+
+@pytest.fixture(scope="session")
+def postgres_port() -> Iterator[int]:
+    """Port of a real PostgreSQL server on loopback; user ``postgres``, no password."""
+    from tools.postgres import postgres_server
+
+    with postgres_server() as port:
+        yield port
+
+
+@pytest.fixture
+def postgres_url(postgres_port: int) -> Iterator[URL]:
+    """An empty database on that server, for this test alone (psycopg 3; ``url.set(drivername=...)`` for others)."""
+    from sqlalchemy import create_engine, make_url
+    from sqlalchemy.pool import NullPool
+
+    from tools.postgres import database_url
+
+    name = f"t{os.urandom(6).hex()}"
+    admin = create_engine(database_url(postgres_port), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield make_url(database_url(postgres_port, name))
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _engine(url: URL) -> Iterator[Engine]:
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_engine(sqlite_url: URL) -> Iterator[Engine]:
+    yield from _engine(sqlite_url)
+
+
+@pytest.fixture
+def postgres_engine(postgres_url: URL) -> Iterator[Engine]:
+    yield from _engine(postgres_url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """One test on each of the databases."""
+    engine: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return engine
