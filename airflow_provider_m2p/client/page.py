@@ -19,6 +19,8 @@ class Page:
     :param total_rows: rows in the whole list, where the platform said so.
     :param total_pages: pages in the whole list, where the platform said so (or rows and page size imply it).
     :param request_id: the ``X-Request-ID`` the page was asked with.
+    :param has_escapes: whether the answer holds a backslash anywhere. Without one, no string in it can hold a quote, a
+        control character or a backslash, which spares the writer looking for them.
     """
 
     number: int
@@ -26,6 +28,7 @@ class Page:
     total_rows: int | None
     total_pages: int | None
     request_id: str
+    has_escapes: bool = True
 
 
 class PageStream(Protocol):

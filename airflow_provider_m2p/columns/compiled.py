@@ -1,0 +1,256 @@
+"""
+Code for one state of a shape: a decoder and the functions that write its rows.
+
+For a row with a name, a number and a nested object the compiled function reads, in essence::
+
+    for v in rows:
+        v_2 = v.f2
+        if v_2 is None: v_2 = Emptyv_2
+        out.append(Join((v.f0, x if (x := v.f1) is not None else Null, v_2.f0)))
+
+The source holds only names made here. Names and values of the API never enter it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from airflow_provider_m2p.columns.kinds import INT64_MAX, INT64_MIN, Kind, Num, Tokens, all_are, tokens_of
+from airflow_provider_m2p.columns.shape import Field, Shape
+
+Cells = tuple[str | None, ...]
+
+NULL: Final = "\\N"
+_INT64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
+_STRINGS = Tokens.STRING | Tokens.DATE | Tokens.INSTANT
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+class Misfit(Exception):  # noqa: N818  no error: the shape grows and the rows are read again
+    """A row does not fit the shape that the code was compiled for."""
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+class Compiled:
+    """
+    The decoder of a shape's rows, and three functions over what it decodes.
+
+    :param shape: as it is now.
+    :param json: gives the text of an array or object.
+    :param text: gives the text of any plain value.
+    """
+
+    def __init__(self, shape: Shape, json: Callable[[bytes], str], text: Callable[[bytes], str | None]) -> None:
+        self._shape = shape
+        self._json, self._text = json, text
+        self._names: dict[str, Any] = {
+            "Join": "\t".join, "Null": NULL, "Num": Num, "Escape": _escape, "Misfit": Misfit, "Absent": type(None),
+        }  # fmt: skip
+        self._prologue: list[str] = []
+        self._cell: dict[int, _Cell] = {}
+        self._fractions: list[str] = []
+        self._numbers: list[str] = []
+        self._temporal: list[tuple[str, Kind]] = []
+        self._decode = msgspec.json.Decoder(self._struct(shape.root, "v"), float_hook=Num).decode
+        cells = [self._cell[id(column)] for column in shape.columns]
+        self.lines: Callable[[list[Any]], list[str]] = self._writer([c.line(escaped=False) for c in cells], "Join")
+        escaped = [c.line(escaped=True) for c in cells]
+        self.escaped_lines: Callable[[list[Any]], list[str]] = self._writer(escaped, "Join")
+        self.cells: Callable[[list[Any]], list[Cells]] = self._writer([c.cell() for c in cells], "")
+        self._check = self._checker()
+
+    def decode(self, rows: list[msgspec.Raw]) -> list[Any]:
+        """
+        Decode rows to the objects that the other functions take.
+
+        :raises Misfit: a row does not fit; so do msgspec's errors.
+        """
+        objects = list(map(self._decode, rows))
+        if self._check is not None:
+            self._check(objects)
+        return objects
+
+    def _struct(self, node: Field, variable: str) -> type[msgspec.Struct]:
+        """Return the struct of an object; the code that reads it goes to the prologue and the cells."""
+        fields: list[tuple[str, Any, Any]] = []
+        rename: dict[str, str] = {}
+        for index, (name, child) in enumerate(node.children.items()):
+            attribute = f"f{index}"
+            rename[attribute] = name
+            annotation = self._annotation(child, f"{variable}.{attribute}", f"{variable}_{index}")
+            if annotation in (None, object, msgspec.Raw):
+                fields.append((attribute, annotation, None))
+            elif child.always:
+                fields.append((attribute, annotation, msgspec.NODEFAULT))
+            else:
+                fields.append((attribute, annotation | None, None))
+        return msgspec.defstruct(
+            f"Row_{variable}", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False
+        )
+
+    def _annotation(self, child: Field, expression: str, variable: str) -> Any:
+        if child.ignored:
+            return msgspec.Raw
+        if child.children and child.tokens:
+            return self._branch_or_leaf(child, expression, variable)
+        if child.children:
+            return self._branch(child, expression, variable)
+        return self._leaf(child, expression, variable) if child.tokens else None
+
+    def _branch(self, child: Field, expression: str, variable: str) -> Any:
+        self._prologue.append(f"{variable} = {expression}")
+        if not child.always:
+            self._prologue.append(f"if {variable} is None: {variable} = Empty{variable}")
+        struct = self._struct(child, variable)
+        self._names[f"Empty{variable}"] = _empty(struct)
+        return struct
+
+    def _branch_or_leaf(self, child: Field, expression: str, variable: str) -> Any:
+        self._prologue.append(f"{variable}, {variable}_leaf = Split{variable}({expression})")
+        self._cell[id(child)] = _Cell(f"{variable}_leaf", maybe_null=True, special=True)
+        struct = self._struct(child, variable)
+        decode, empty = msgspec.json.Decoder(struct, float_hook=Num).decode, _empty(struct)
+        plain = self._plain_text(child)
+
+        def split(raw: msgspec.Raw | None) -> tuple[Any, str | None]:
+            if raw is None:
+                return empty, None
+            source = bytes(raw)
+            if source[:1] == b"{" and source[1:-1].strip():
+                return decode(source), None
+            return empty, plain(source)
+
+        self._names[f"Split{variable}"] = split
+        return msgspec.Raw
+
+    def _plain_text(self, child: Field) -> Callable[[bytes], str | None]:
+        """Return a function that gives the text of a value, if it is of a kind seen before."""
+        text, any_kind, tokens = self._text, child.kind is Kind.TEXT, child.tokens
+        decode = msgspec.json.Decoder(float_hook=Num).decode
+
+        def plain(source: bytes) -> str | None:
+            if not any_kind and source != b"null" and tokens_of(decode(source)) & ~tokens:
+                raise Misfit
+            return text(source)
+
+        return plain
+
+    def _leaf(self, child: Field, expression: str, variable: str) -> Any:
+        tokens, kind = child.tokens, child.kind
+        maybe_null = not child.always
+        if not tokens & ~_STRINGS:
+            if kind is not Kind.TEXT and kind is not None:
+                self._temporal.append((expression, kind))
+            self._cell[id(child)] = _Cell(expression, maybe_null, special=kind is Kind.TEXT)
+            return str
+        if tokens == Tokens.BOOL:
+            self._cell[id(child)] = _Cell(expression, maybe_null, "('true' if {} else 'false')")
+            return bool
+        if tokens == Tokens.INT:
+            self._cell[id(child)] = _Cell(expression, maybe_null, "str({})")
+            return _INT64
+        if kind is Kind.NUMBER:
+            # A null must stay readable here: the decoder cannot be told "a number or null" without making it a float.
+            (self._fractions if tokens == Tokens.FRACTION else self._numbers).append(expression)
+            in_lines = "{}" if tokens == Tokens.FRACTION else "str({})"
+            self._cell[id(child)] = _Cell(expression, True, "str({})", in_lines=in_lines)
+            return object
+        self._names[f"Leaf{variable}"] = self._raw_leaf(child)
+        self._cell[id(child)] = _Cell(f"Leaf{variable}({expression})", True, special=True)
+        return msgspec.Raw
+
+    def _raw_leaf(self, child: Field) -> Callable[[msgspec.Raw | None], str | None]:
+        """Read a field of JSON values, or of several kinds of value."""
+        is_key = child.path in self._shape.key
+        flattens = len(child.path) <= self._shape.max_depth
+        only_json = child.kind is Kind.JSON
+        json, text = self._json, self._text
+
+        def leaf(raw: msgspec.Raw | None) -> str | None:
+            source = b"null" if raw is None else bytes(raw)
+            first = source[:1]
+            if first == b"[" or (first == b"{" and not (flattens and source[1:-1].strip())):
+                if is_key:
+                    raise Misfit
+                return json(source)
+            if first == b"{" or (source == b"null" if is_key else only_json and source != b"null"):
+                raise Misfit
+            return text(source)
+
+        return leaf
+
+    def _writer(self, texts: list[str], call: str) -> Any:
+        row = f"({', '.join(texts)}{',' if texts else ''})"
+        return self._compile("out = []", f"out.append({call}({row}))" if call else f"out.append({row})", "return out")
+
+    def _checker(self) -> Callable[[list[Any]], None] | None:
+        """Check what the decoder cannot: that numbers are numbers, and that dates and instants exist."""
+        before, each, after = [], [], []
+        for name, expressions, allowed in (
+            ("fractions", self._fractions, "{Num, Absent}"),
+            ("numbers", self._numbers, "{Num, int, Absent}"),
+        ):
+            if expressions:
+                before.append(f"{name} = set()")
+                each.append(f"{name}.add(({', '.join(f'type({e})' for e in expressions)},))")
+                after.append(f"if not set().union(*{name}) <= {allowed}: raise Misfit")
+        for index, (expression, kind) in enumerate(self._temporal):
+            self._names[f"Kind{index}"] = kind
+            before.append(f"t{index} = []")
+            each.append(f"t{index}.append({expression})")
+            after.append(f"if not All(Kind{index}, [t for t in t{index} if t is not None]): raise Misfit")
+        if not each:
+            return None
+        self._names["All"] = all_are
+        check: Callable[[list[Any]], None] = self._compile("; ".join(before), "; ".join(each), "\n ".join(after))
+        return check
+
+    def _compile(self, before: str, each: str, after: str) -> Any:
+        body = "\n  ".join([*self._prologue, each])
+        scope = dict(self._names)
+        exec(f"def function(rows):\n {before}\n for v in rows:\n  {body}\n {after}\n", scope)  # noqa: S102
+        return scope["function"]
+
+
+class _Cell:
+    """
+    The source of the expression that yields a column's text.
+
+    :param expression: yields the value.
+    :param maybe_null: whether it can yield ``None``.
+    :param text: turns a value ``{}`` into text.
+    :param in_lines: the same within a line, where any kind of string will do.
+    :param special: whether the text may hold characters that a line must escape.
+    """
+
+    def __init__(
+        self, expression: str, maybe_null: bool, text: str = "{}", *, in_lines: str | None = None, special: bool = False
+    ) -> None:
+        self._expression, self._maybe_null, self._text, self._special = expression, maybe_null, text, special
+        self._in_lines = in_lines or text
+
+    def line(self, *, escaped: bool) -> str:
+        if escaped and self._special:
+            other = "x if '\\\\' not in x and x.isprintable() else Escape(x)"
+            return f"(Null if (x := {self._expression}) is None else {other})"
+        return self._source(self._in_lines, "Null")
+
+    def cell(self) -> str:
+        return self._source(self._text, "None")
+
+    def _source(self, text: str, null: str) -> str:
+        if self._maybe_null:
+            return f"({text.format('x')} if (x := {self._expression}) is not None else {null})"
+        return text.format(self._expression)
+
+
+def _empty(struct: type[msgspec.Struct]) -> msgspec.Struct:
+    return struct(**dict.fromkeys(struct.__struct_fields__))
