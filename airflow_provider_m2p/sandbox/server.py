@@ -1,0 +1,129 @@
+"""A sandbox that runs in a thread: for tests, and under the command line."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+from airflow_provider_m2p.sandbox.app import create_app
+from airflow_provider_m2p.sandbox.products import Product
+from airflow_provider_m2p.sandbox.settings import Settings
+from airflow_provider_m2p.sandbox.simulator import Platform, RequestRecord
+
+
+class SandboxServer:
+    """
+    The platform on a loopback port, for as long as the ``with`` block lasts::
+
+        with SandboxServer(products=250) as box:
+            requests.post(f"{box.url}/auth/token", json={...})
+            assert box.count("/auth/token") == 1
+
+    :param options: the fields of :class:`~airflow_provider_m2p.sandbox.settings.Settings`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.settings = Settings(**options)
+        self.platform = Platform(self.settings)
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self.url = ""
+
+    def start(self) -> SandboxServer:
+        """Bind the port and return once requests are answered."""
+        host = self.settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, self.settings.port), family=family, backlog=512)
+        config = uvicorn.Config(
+            create_app(self.platform),
+            http="httptools",
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        server = self._server = uvicorn.Server(config)
+        sockets = [self._socket]
+        self._thread = threading.Thread(target=lambda: server.run(sockets), name="m2p-sandbox", daemon=True)
+        self._thread.start()
+        while not server.started:
+            self._thread.join(0.005)
+            if not self._thread.is_alive():
+                raise RuntimeError("the sandbox did not start")
+        port = self._socket.getsockname()[1]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return self
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._server.force_exit = True
+            self._thread.join()
+        if self._socket is not None:
+            self._socket.close()
+        self.platform.state.close()
+
+    def __enter__(self) -> SandboxServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def requests(self) -> Sequence[RequestRecord]:
+        """Every request so far but those to the sandbox's own controls, oldest first."""
+        return list(self.platform.requests)
+
+    def count(self, path: str) -> int:
+        """How many requests came for a path."""
+        return sum(record.path == path for record in self.platform.requests)
+
+    def catalogue(self, tenant: str = "ACME_CORP") -> list[Product]:
+        """A tenant's products with their exact values: whole numbers as int, those with a fraction as Decimal."""
+        return self.platform.catalogue(tenant).products()
+
+    def put(self, product: Product, tenant: str = "ACME_CORP") -> None:
+        """Add a product as the list's last, or put it in the place of the one with its ``productId``."""
+        self.platform.catalogue(tenant).put(product)
+
+    def remove(self, product_id: str, tenant: str = "ACME_CORP") -> None:
+        """Take a product out of the list."""
+        self.platform.catalogue(tenant).remove(product_id)
+
+    def evolve(
+        self, tenant: str = "ACME_CORP", *, add: int = 2, change: int = 5, remove: int = 1
+    ) -> dict[str, list[str]]:
+        """Change the catalogue as a day at the tenant's would; returns the ids ``added, changed, removed``."""
+        return self.platform.catalogue(tenant).evolve(add=add, change=change, remove=remove)
+
+    def advance(self, seconds: float) -> None:
+        """Move the sandbox's clock, to let tokens expire without waiting."""
+        self.platform.clock.advance(seconds)
+
+    def token(self, client_id: str = "acme-viewer") -> str:
+        """An access token, without a request."""
+        client = self.platform.clients.get(client_id)
+        if client is None:
+            raise KeyError(client_id)
+        return self.platform.tokens.issue(client.client_id, client.tenant, (client.role,))
+
+    def rotate_secret(self, client_id: str, secret: str, *, window: float = 0) -> None:
+        """Give a client a new secret; the old one stays good for the window."""
+        self.platform.clients.rotate(client_id, window=window, secret=secret)
+
+    def revoke_tokens(self, client_id: str = "acme-viewer") -> None:
+        """Revoke every token of a client."""
+        self.platform.tokens.revoke_client(client_id)
