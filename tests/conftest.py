@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Engine
 
+    from airflow_provider_m2p.sandbox.server import SandboxServer
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
@@ -96,3 +98,12 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     """One test on each of the databases."""
     engine: Engine = request.getfixturevalue(f"{request.param}_engine")
     return engine
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    """The platform on loopback, with 250 products for each tenant. See ``SandboxServer`` for other sizes and rules."""
+    from airflow_provider_m2p.sandbox.server import SandboxServer
+
+    with SandboxServer() as server:
+        yield server
