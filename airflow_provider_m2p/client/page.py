@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from decimal import Decimal
+from typing import Any, Protocol
 
 import msgspec
+
+from airflow_provider_m2p.exceptions import M2PResponseError
+
+_rows = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,23 @@ class Page:
     request_id: str
     has_escapes: bool = True
 
+    def records(self) -> list[dict[str, Any]]:
+        """Decode the rows exactly: whole numbers of any size as ``int``, numbers with a fraction as ``Decimal``."""
+        records: list[dict[str, Any]] = []
+        try:
+            records.extend(map(_rows.decode, self.rows))
+        except msgspec.ValidationError:
+            problem = "is not an object"
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            problem = "is not valid JSON"
+        except RecursionError:
+            problem = "is nested too deeply"
+        else:
+            return records
+        raise M2PResponseError(
+            f"Page {self.number}, row {len(records)} (both counted from 0) {problem} (X-Request-ID {self.request_id})."
+        )
+
 
 class PageStream(Protocol):
     """
@@ -47,4 +69,6 @@ class PageStream(Protocol):
 
     def __iter__(self) -> Iterator[Page]: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop reading."""
+        ...

@@ -1,0 +1,308 @@
+"""Reading a list page by page: where it ends, whether it was read whole, and pages fetched ahead by threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from airflow_provider_m2p.client.envelope import Answer
+from airflow_provider_m2p.client.page import Page
+from airflow_provider_m2p.client.retry import Cancellation, Cancelled
+from airflow_provider_m2p.client.settings import Paging
+from airflow_provider_m2p.client.transport import Call
+from airflow_provider_m2p.exceptions import M2PApiError, M2PPaginationError
+
+#: No list has more pages. A platform that never stops answering is stopped here.
+MAX_PAGES = 100_000
+#: Full pages read one by one before more are fetched ahead of a list whose length nobody told.
+_PAGES_BEFORE_SPECULATION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """
+    One answer, named by its call.
+
+    :param call: what was asked.
+    :param answer: rows and pagination.
+    :param digest: alike for answers with the same rows, in whatever order.
+    """
+
+    call: Call
+    answer: Answer
+    digest: int
+
+    @classmethod
+    def of(cls, call: Call, answer: Answer) -> Fetched:
+        """
+        Digest an answer.
+
+        :param call: what was asked.
+        :param answer: what came.
+        """
+        return cls(call, answer, hash(frozenset(map(bytes, answer.rows))))
+
+
+Fetch = Callable[[int, Cancellation], Fetched]
+
+
+class Pages:
+    """
+    The pages of one list, in order, to be read once: a ``PageStream``.
+
+    The end is where the platform says it is: by its totals, else by an empty or short page. A page that came before is
+    an ``M2PPaginationError``, and so are rows that do not add up to a total that stood still.
+
+    :param fetch: asks for one page by its number; called from several threads.
+    :param paging: ``none`` reads one answer; ``page`` reads pages; ``auto`` reads pages unless the first answer shows
+        that it is the whole list.
+    :param page_size: rows asked for per page.
+    :param concurrency: pages in flight, and in memory, at once.
+    :param max_pages: stop after so many pages.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        *,
+        paging: Paging,
+        page_size: int,
+        concurrency: int,
+        max_pages: int | None = None,
+    ) -> None:
+        self.complete = False
+        self.pages = 0
+        self.rows = 0
+        self._fetch = fetch
+        self._paging = paging
+        self._concurrency = concurrency
+        self._max_pages = max_pages
+        self._extent = _Extent(paging, page_size)
+        self._seen: dict[int, int] = {}
+        self._stop = Cancellation()
+        self._ahead = _Ahead(fetch, concurrency, self._stop)
+        self._iterator = self._read()
+
+    @property
+    def total_rows(self) -> int | None:
+        """Rows in the whole list, as last reported."""
+        return self._extent.total_rows
+
+    @property
+    def total_changed(self) -> bool:
+        """Whether the platform reported different totals on the way."""
+        return self._extent.total_changed
+
+    def __iter__(self) -> Iterator[Page]:
+        return self._iterator
+
+    def close(self) -> None:
+        """Stop reading. Requests in flight are given up."""
+        self._stop.cancel()
+        self._ahead.close()
+
+    def _read(self) -> Iterator[Page]:
+        try:
+            number = 0
+            fetched: Fetched | None = self._fetch(0, self._stop)
+            while fetched is not None:
+                answer = fetched.answer
+                self._refuse_repeat(number, fetched)
+                self._extent.learn(number, answer)
+                more = self._extent.goes_on(number, answer)
+                number += 1
+                if more and number == self._max_pages:
+                    yield self._page(number - 1, fetched)
+                    return
+                if more and number >= MAX_PAGES:
+                    raise M2PPaginationError(fetched.call.says(f"the list has not ended after {MAX_PAGES} pages."))
+                if more:
+                    self._fetch_ahead(number)
+                if answer.rows:
+                    yield self._page(number - 1, fetched)
+                last, fetched = fetched, self._next(number, fetched) if more else None
+            self._reconcile(last.call)
+        except Cancelled:
+            # Closed while a page was under way: nobody waits for it.
+            return
+        finally:
+            self.close()
+
+    def _fetch_ahead(self, number: int) -> None:
+        """Have the pages from ``number`` fetched, as many as are surely or at least probably there."""
+        pages = self._extent.pages
+        window = self._concurrency
+        if pages is None:
+            window = min(window, max(1, number - _PAGES_BEFORE_SPECULATION))
+        end = number + window
+        for limit in (pages, self._max_pages):
+            end = end if limit is None else min(end, limit)
+        self._ahead.fill(number, end)
+
+    def _next(self, number: int, before: Fetched) -> Fetched | None:
+        """Return the next page, or ``None`` where the first one turns out to be the whole list."""
+        if not (number == 1 and self._extent.probing):
+            return self._ahead.take(number)
+        try:
+            fetched = self._ahead.take(number)
+        except M2PApiError as error:
+            if error.status_code in (400, 404):
+                return None
+            raise
+        same = fetched.digest == before.digest and self._paging == "auto"
+        return None if same or not fetched.answer.rows else fetched
+
+    def _page(self, number: int, fetched: Fetched) -> Page:
+        self.pages += 1
+        self.rows += len(fetched.answer.rows)
+        return Page(
+            number=number,
+            rows=fetched.answer.rows,
+            total_rows=self.total_rows,
+            total_pages=self._extent.pages,
+            request_id=fetched.call.request_id,
+            has_escapes=fetched.answer.has_escapes,
+        )
+
+    def _refuse_repeat(self, number: int, fetched: Fetched) -> None:
+        if self._paging == "none":
+            return
+        reported = fetched.answer.pagination.page_no
+        if reported not in (None, number):
+            raise M2PPaginationError(
+                fetched.call.says(
+                    f"asked for page {number} (the first is 0), the platform answered with page {reported}. If it does "
+                    "not know pageNo, set the extra 'paging' to none."
+                )
+            )
+        if fetched.answer.rows and (before := self._seen.setdefault(fetched.digest, number)) != number:
+            raise M2PPaginationError(
+                fetched.call.says(
+                    f"page {number} has the same rows as page {before}: the platform seems to ignore pageNo. If it "
+                    "answers with the whole list, set the extra 'paging' to none."
+                )
+            )
+
+    def _reconcile(self, call: Call) -> None:
+        """The list ended: say whether it was whole."""
+        if self.total_changed:
+            return
+        if self.total_rows is not None and self.rows != self.total_rows:
+            hint = (
+                "Set the extra 'paging' to auto." if self._paging == "none" else "The list may have moved: try again."
+            )
+            raise M2PPaginationError(
+                call.says(
+                    f"read {self.rows} rows on {self.pages} pages, but the platform reports {self.total_rows}. {hint}"
+                )
+            )
+        self.complete = True
+
+
+class _Extent:
+    """
+    How far the list goes, as the answers tell.
+
+    :param paging: how the list is read.
+    :param page_size: rows asked for per page.
+    """
+
+    def __init__(self, paging: Paging, page_size: int) -> None:
+        self.total_rows: int | None = None
+        self.total_changed = False
+        #: Pages in all, where the platform told, or rows and the first page imply it.
+        self.pages: int | None = None
+        #: The first page does not tell whether there is another: the next one will.
+        self.probing = False
+        self._paging = paging
+        self._full = page_size
+        self._first = 0
+
+    def learn(self, number: int, answer: Answer) -> None:
+        """
+        Take in what a page says.
+
+        :param number: the page's number.
+        :param answer: the page.
+        """
+        told = answer.pagination
+        if told.total_rows is not None:
+            self.total_changed |= self.total_rows not in (None, told.total_rows)
+            self.total_rows = told.total_rows
+        if number == 0:
+            # What the server makes of pageSize: it may have its own limit.
+            self._first = len(answer.rows)
+        pages = told.total_pages
+        if self.total_rows is not None and self._first:
+            pages = max(pages or 0, -(-self.total_rows // self._first))
+        if pages is not None:
+            self.pages = pages
+
+    def goes_on(self, number: int, answer: Answer) -> bool:
+        """
+        Tell whether to ask for the next page.
+
+        :param number: the number of the page just read.
+        :param answer: the page just read.
+        """
+        rows, told = len(answer.rows), answer.pagination
+        if rows == 0 or self._paging == "none" or answer.single:
+            return False
+        if self.pages is not None:
+            return number + 1 < self.pages
+        if number == 0:
+            if answer.unpaged and self._paging == "auto":
+                return False
+            self._full, asked = told.page_size or rows, self._full
+            self.probing = told.page_size is None and rows != asked
+        return rows >= self._full
+
+
+class _Ahead:
+    """
+    Pages under way, in order.
+
+    :param fetch: asks for one page.
+    :param threads: how many at once.
+    :param stop: ends them.
+    """
+
+    def __init__(self, fetch: Fetch, threads: int, stop: Cancellation) -> None:
+        self._fetch = fetch
+        self._threads = threads
+        self._stop = stop
+        self._executor: ThreadPoolExecutor | None = None
+        self._under_way: deque[tuple[int, Future[Fetched]]] = deque()
+
+    def fill(self, begin: int, end: int) -> None:
+        """
+        Begin to fetch the pages that are not under way yet.
+
+        :param begin: the page that is needed next.
+        :param end: the page after the last one wanted.
+        """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="m2p-pages")
+        following = self._under_way[-1][0] + 1 if self._under_way else begin
+        for number in range(following, end):
+            self._under_way.append((number, self._executor.submit(self._fetch, number, self._stop)))
+
+    def take(self, number: int) -> Fetched:
+        """
+        Return a page once it is there, or raise what fetching it raised.
+
+        :param number: the page; it must be the next one.
+        """
+        expected, future = self._under_way.popleft()
+        if expected != number:
+            raise RuntimeError(f"page {expected} is next, not {number}")
+        return future.result()
+
+    def close(self) -> None:
+        """Wait for the threads, which the cancellation ends."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+        self._under_way.clear()
