@@ -23,22 +23,14 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument(
         "--products", type=int, default=250, metavar="N", help="products per tenant (default %(default)s)"
     )
-    args.add_argument(
-        "--page-size-max", type=int, default=500, metavar="N", help="largest page (default %(default)s)"
-    )
+    args.add_argument("--page-size-max", type=int, default=500, metavar="N", help="largest page (default %(default)s)")
     args.add_argument(
         "--token-ttl", type=int, default=3600, metavar="S", help="lifetime of tokens (default %(default)s)"
     )
-    args.add_argument(
-        "--rate-limit", metavar="N/min", help="requests per caller, N/min or N/s (default: no limit)"
-    )
+    args.add_argument("--rate-limit", metavar="N/min", help="requests per caller, N/min or N/s (default: no limit)")
     args.add_argument("--latency-ms", type=int, default=0, metavar="N", help="added to every answer")
-    args.add_argument(
-        "--allow-ip", action="append", default=[], metavar="CIDR", help="who may call (default: all)"
-    )
-    args.add_argument(
-        "--trust-proxy", action="append", default=[], metavar="CIDR", help="whose X-Forwarded-For counts"
-    )
+    args.add_argument("--allow-ip", action="append", default=[], metavar="CIDR", help="who may call (default: all)")
+    args.add_argument("--trust-proxy", action="append", default=[], metavar="CIDR", help="whose X-Forwarded-For counts")
     args.add_argument("--fault", action="append", default=[], metavar="SPEC", dest="faults", help="see below")
     args.add_argument("--seed", type=int, default=1, metavar="N", help="other products (default %(default)s)")
     args.add_argument(

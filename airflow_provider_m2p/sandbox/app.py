@@ -71,12 +71,8 @@ async def refuse_invalid(request: Request, error: Any) -> Response:
 async def refuse_http(request: Request, error: Any) -> Response:
     """What the framework refuses: an unknown path, a method that a path does not have, a body it cannot read."""
     code = {404: Code.NOT_FOUND, 405: Code.METHOD}.get(error.status_code, Code.INVALID)
-    return await refuse(
-        request, Problem(code, str(error.detail), headers=error.headers, status=error.status_code)
-    )
+    return await refuse(request, Problem(code, str(error.detail), headers=error.headers, status=error.status_code))
 
 
 async def refuse_broken(request: Request, error: Exception) -> Response:
-    return await refuse(
-        request, Problem(Code.INTERNAL, "The sandbox failed. This is a defect of the sandbox.")
-    )
+    return await refuse(request, Problem(Code.INTERNAL, "The sandbox failed. This is a defect of the sandbox."))

@@ -39,16 +39,13 @@ class Audit:
         self._state = state
         self._clock = clock
 
-    def record(
-        self, *, tenant: str, actor: str, action: str, target: str, outcome: str, request_id: str
-    ) -> None:
-        sql = (
-            "INSERT INTO audit (at, tenant, actor, action, target, outcome, request_id)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)"
-        )
+    def record(self, *, tenant: str, actor: str, action: str, target: str, outcome: str, request_id: str) -> None:
+        sql = "INSERT INTO audit (at, tenant, actor, action, target, outcome, request_id) VALUES (?, ?, ?, ?, ?, ?, ?)"
         self._state.run(sql, (self._clock.instant(), tenant, actor, action, target, outcome, request_id))
 
     def events(self, tenant: str) -> list[Event]:
         """What happened at a tenant, oldest first."""
-        sql = "SELECT at, tenant, actor, action, target, outcome, request_id FROM audit WHERE tenant = ? ORDER BY number"
+        sql = (
+            "SELECT at, tenant, actor, action, target, outcome, request_id FROM audit WHERE tenant = ? ORDER BY number"
+        )
         return [Event(*row) for row in self._state.run(sql, (tenant,))]

@@ -117,7 +117,7 @@ def within(address: str, networks: Iterable[Network]) -> bool:
 def is_loopback(scope: Scope) -> bool:
     """Whether the peer itself, whatever headers it sent, is on this machine."""
     client = scope.get("client")
-    return bool(client) and within(str(client[0]), LOOPBACK)
+    return client is not None and within(str(client[0]), LOOPBACK)
 
 
 LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

@@ -34,9 +34,7 @@ class Clients:
             self._state.run("INSERT INTO secrets VALUES (?, ?, NULL)", (client_id, first))
 
     def get(self, client_id: str) -> Client | None:
-        found = self._state.run(
-            "SELECT client_id, tenant, role FROM clients WHERE client_id = ?", (client_id,)
-        )
+        found = self._state.run("SELECT client_id, tenant, role FROM clients WHERE client_id = ?", (client_id,))
         return Client(*found[0]) if found else None
 
     def authenticate(self, client_id: str, secret: str) -> Client:
@@ -44,9 +42,7 @@ class Clients:
         client = self.get(client_id)
         given = digest(secret)
         sql = "SELECT digest FROM secrets WHERE client_id = ? AND (valid_until IS NULL OR valid_until > ?)"
-        good = [
-            hmac.compare_digest(given, row[0]) for row in self._state.run(sql, (client_id, self._clock()))
-        ]
+        good = [hmac.compare_digest(given, row[0]) for row in self._state.run(sql, (client_id, self._clock()))]
         if client is None or not any(good):
             raise Problem(Code.CREDENTIALS, "The client id or the client secret is wrong.")
         return client

@@ -15,9 +15,7 @@ PageNo = Annotated[int | None, Query(ge=0, description="Page, from 0.")]
 PageSize = Annotated[int | None, Query(ge=1, description="Rows a page; the platform may give fewer.")]
 
 
-def cut(
-    rows: Sequence[bytes], page_no: int | None, page_size: int | None, most: int
-) -> tuple[Sequence[bytes], Any]:
+def cut(rows: Sequence[bytes], page_no: int | None, page_size: int | None, most: int) -> tuple[Sequence[bytes], Any]:
     """
     One page of a list.
 

@@ -104,6 +104,4 @@ class Problem(Exception):
         return body
 
     def response(self, path: str) -> Response:
-        return Response(
-            msgspec.json.encode(self.body(path)), self.status, headers=self.headers, media_type=MEDIA_TYPE
-        )
+        return Response(msgspec.json.encode(self.body(path)), self.status, headers=self.headers, media_type=MEDIA_TYPE)

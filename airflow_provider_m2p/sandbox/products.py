@@ -161,9 +161,7 @@ def amend(product: Product, rng: Random, at: datetime) -> Product:
 def money(rng: Random, most: int) -> Decimal:
     """An amount with two decimals, trailing zeros and all."""
     return (
-        Decimal(rng.randrange(1, most * 100)).scaleb(-2)
-        if rng.random() < 0.7
-        else Decimal(f"{rng.randrange(most)}.00")
+        Decimal(rng.randrange(1, most * 100)).scaleb(-2) if rng.random() < 0.7 else Decimal(f"{rng.randrange(most)}.00")
     )
 
 

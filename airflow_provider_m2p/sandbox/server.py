@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_m2p.sandbox.app import create_app
 from airflow_provider_m2p.sandbox.products import Product
@@ -16,9 +18,23 @@ from airflow_provider_m2p.sandbox.settings import Settings
 from airflow_provider_m2p.sandbox.simulator import Platform, RequestRecord
 
 
+class Protocol(H11Protocol):
+    """
+    HTTP/1.1 that shows the application its connection, for the faults that tear it.
+
+    Of uvicorn's parsers this is the one that answers the HTTP/2 upgrade offers of Java's HttpClient.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.app_state = {**self.app_state, "transport": transport}
+        super().connection_made(transport)
+
+
 class SandboxServer:
     """
-    The platform on a loopback port, for as long as the ``with`` block lasts::
+    The platform on a loopback port, for as long as the ``with`` block lasts.
+
+    ::
 
         with SandboxServer(products=250) as box:
             requests.post(f"{box.url}/auth/token", json={...})
@@ -42,11 +58,12 @@ class SandboxServer:
         self._socket = socket.create_server((host, self.settings.port), family=family, backlog=512)
         config = uvicorn.Config(
             create_app(self.platform),
-            http="httptools",
+            http=Protocol,
             ws="none",
             loop="asyncio",
             lifespan="off",
             log_config=None,
+            log_level="error",
             access_log=False,
             proxy_headers=False,
             server_header=False,

@@ -82,9 +82,7 @@ class Tokens:
 
     def revoke_client(self, client_id: str) -> None:
         """Revoke every token of a client."""
-        self._state.run(
-            "INSERT OR IGNORE INTO revoked SELECT jti FROM tokens WHERE client_id = ?", (client_id,)
-        )
+        self._state.run("INSERT OR IGNORE INTO revoked SELECT jti FROM tokens WHERE client_id = ?", (client_id,))
 
     def jwks(self) -> dict[str, Any]:
         """The public key as a JSON Web Key Set."""
