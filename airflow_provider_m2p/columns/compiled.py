@@ -35,7 +35,8 @@ class Misfit(Exception):  # noqa: N818  no error: the shape grows and the rows a
     """A row does not fit the shape that the code was compiled for."""
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return a text as it stands in a line: backslash, tab and line ends escaped as PostgreSQL's COPY has it."""
     return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
 
 
@@ -52,7 +53,7 @@ class Compiled:
         self._shape = shape
         self._json, self._text = json, text
         self._names: dict[str, Any] = {
-            "Join": "\t".join, "Null": NULL, "Num": Num, "Escape": _escape, "Misfit": Misfit, "Absent": type(None),
+            "Join": "\t".join, "Null": NULL, "Num": Num, "Escape": escape, "Misfit": Misfit, "Absent": type(None),
         }  # fmt: skip
         self._prologue: list[str] = []
         self._cell: dict[int, _Cell] = {}

@@ -45,6 +45,11 @@ class LoadSpec:
     task_id: str | None = None
     map_index: int = -1
 
+    @property
+    def full_name(self) -> str:
+        """The table's name with its schema, for people."""
+        return f"{self.schema}.{self.table}" if self.schema else self.table
+
 
 @dataclass(kw_only=True, slots=True)
 class LoadResult:

@@ -1,0 +1,146 @@
+"""
+The two tables that keep the books of a schema.
+
+``_m2p_loads`` has a row for every applied load. ``_m2p_columns`` says which field of the API each column holds, as what kind, and
+at which position of the row hash, so that a name given once stays given whatever arrives later.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.names import Path
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """A column of data that the table has."""
+
+    name: str
+    path: Path
+    kind: Kind
+    position: int
+
+
+class Books:
+    """
+    The tables ``_m2p_loads`` and ``_m2p_columns`` of one schema.
+
+    :param dialect: the database.
+    :param schema: the schema of the tables that are loaded.
+    """
+
+    def __init__(self, dialect: Dialect, schema: str | None) -> None:
+        self._connection = dialect.connection
+        metadata = sa.MetaData(schema=schema)
+        text, instant = dialect.text_type, dialect.instant_type
+        self.loads = sa.Table(
+            "_m2p_loads",
+            metadata,
+            sa.Column("load_id", text(key=True), nullable=False),
+            sa.Column("attempt", sa.Integer, nullable=False),
+            sa.Column("dag_id", text()),
+            sa.Column("run_id", text()),
+            sa.Column("task_id", text()),
+            sa.Column("map_index", sa.Integer),
+            sa.Column("tenant_id", text(key=True), nullable=False),
+            sa.Column("table_name", text(key=True), nullable=False),
+            sa.Column("write_mode", sa.String(16), nullable=False),
+            *(
+                sa.Column(name, sa.BigInteger, nullable=False)
+                for name in ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted", "duplicates")
+            ),
+            sa.Column("schema_changes", text(), nullable=False),
+            sa.Column("started_at", instant(), nullable=False),
+            sa.Column("finished_at", instant(), nullable=False),
+            sa.Column("status", sa.String(16), nullable=False),
+        )
+        self._columns = sa.Table(
+            "_m2p_columns",
+            metadata,
+            sa.Column("table_name", text(key=True), nullable=False),
+            sa.Column("column_name", text(key=True), nullable=False),
+            sa.Column("path", text(), nullable=False),
+            sa.Column("kind", sa.String(16), nullable=False),
+            sa.Column("position", sa.Integer, nullable=False),
+            sa.Column("load_id", text(), nullable=False),
+            sa.Column("changed_at", instant(), nullable=False),
+            sa.PrimaryKeyConstraint("table_name", "column_name"),
+        )
+
+    def create(self) -> None:
+        """Create the tables if they are missing."""
+        self.loads.metadata.create_all(self._connection)
+
+    def columns(self, table: str) -> list[StoredColumn]:
+        """Return what is known of a table's columns, in the order of their positions."""
+        c = self._columns.c
+        select = sa.select(c.column_name, c.path, c.kind, c.position).where(c.table_name == table).order_by(c.position)
+        return [
+            StoredColumn(name, tuple(json.loads(path)), Kind(kind), position)
+            for name, path, kind, position in self._connection.execute(select)
+        ]
+
+    def forget_columns(self, table: str, columns: list[str]) -> None:
+        """Strike out columns that are gone."""
+        c = self._columns.c
+        if columns:
+            self._connection.execute(sa.delete(self._columns).where(c.table_name == table, c.column_name.in_(columns)))
+
+    def write_columns(self, table: str, columns: list[StoredColumn], load_id: str, moment: datetime) -> None:
+        """Note what became of columns."""
+        c = self._columns.c
+        for column in columns:
+            key = {"table_name": table, "column_name": column.name}
+            path = json.dumps(column.path)
+            self._connection.execute(
+                sa.delete(self._columns).where(
+                    c.table_name == table, sa.or_(c.column_name == column.name, c.path == path)
+                )
+            )
+            values = {"path": path, "kind": column.kind.value, "position": column.position}
+            self._connection.execute(
+                sa.insert(self._columns).values(**key, **values, load_id=load_id, changed_at=moment)
+            )
+
+    def version(self, table: str, tenant_id: str) -> int:
+        """Return how many loads of a tenant's table are in the books."""
+        c = self.loads.c
+        count = sa.select(sa.func.count()).where(c.table_name == table, c.tenant_id == tenant_id)
+        return int(self._connection.execute(count).scalar() or 0)
+
+    def latest(self, table: str, tenant_id: str) -> datetime | None:
+        """Return the time of the last load of a tenant's table."""
+        c = self.loads.c
+        latest = sa.select(sa.func.max(c.finished_at)).where(c.table_name == table, c.tenant_id == tenant_id)
+        moment = self._connection.execute(latest).scalar()
+        return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
+
+    def note(self, spec: LoadSpec, result: LoadResult, started_at: datetime, finished_at: datetime) -> None:
+        """Enter a load that is applied by the transaction that enters it."""
+        counts = ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted", "duplicates")
+        self._connection.execute(
+            sa.insert(self.loads).values(
+                load_id=spec.load_id,
+                attempt=spec.attempt,
+                dag_id=spec.dag_id,
+                run_id=spec.run_id,
+                task_id=spec.task_id,
+                map_index=spec.map_index,
+                tenant_id=spec.tenant_id,
+                table_name=spec.table,
+                write_mode=spec.write_mode,
+                **{name: getattr(result, name) for name in counts},
+                schema_changes=json.dumps(result.schema_changes, ensure_ascii=False),
+                started_at=started_at,
+                finished_at=finished_at,
+                status="applied",
+            )
+        )

@@ -1,0 +1,221 @@
+"""
+What differs between databases. This base class is the portable way: it asks for nothing but standard SQL.
+
+A subclass may know a faster way to write rows, exact types, or a lock that others can wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.exceptions import M2PSchemaError
+
+if TYPE_CHECKING:
+    from airflow_provider_m2p.columns.compiled import Cells
+    from airflow_provider_m2p.columns.shape import Field
+
+_KEY_LENGTH = 255
+
+
+class Dialect:
+    """
+    The portable way to load a database.
+
+    Numbers with a fraction become text here, because a ``NUMERIC`` without precision is rounded by some databases.
+
+    :param connection: the connection that the load holds from its first page to its last statement.
+    """
+
+    #: Prefixes of ``CREATE TABLE`` for the stage. Without one, the stage is an ordinary table that is swept later.
+    stage_prefixes: ClassVar[Sequence[str]] = ()
+    #: Whether rows are staged as lines of COPY text rather than as cells.
+    takes_lines: ClassVar[bool] = False
+    #: Whether DDL is undone by a rollback.
+    transactional_ddl: ClassVar[bool] = False
+    #: The most columns a table may have.
+    max_columns: ClassVar[int] = 1000
+    #: The most parameters of one statement.
+    max_parameters: ClassVar[int] = 900
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+
+    # -- names and types ----------------------------------------------------------------------------------------------
+
+    @property
+    def name_limit(self) -> int:
+        """The longest name of a column, in bytes."""
+        return min(self.connection.dialect.max_identifier_length, 128)
+
+    def quote(self, name: str) -> str:
+        """Return an identifier, always quoted."""
+        return self.connection.dialect.identifier_preparer.quote_identifier(name)
+
+    def qualified(self, table: sa.Table) -> str:
+        """Return a table's name with its schema, quoted."""
+        return self.connection.dialect.identifier_preparer.format_table(table)
+
+    def text_type(self, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        """Return the type of texts; those of a key are bounded where the database cannot index others."""
+        return sa.String(_KEY_LENGTH) if key else sa.Text()
+
+    def instant_type(self) -> sa.types.TypeEngine[Any]:
+        """Return the type of instants, which are always in UTC."""
+        return sa.TIMESTAMP(timezone=True)
+
+    def column_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        """Return the type of a column that holds every value of ``kind`` exactly."""
+        if kind is Kind.BOOL:
+            return sa.Boolean()
+        if kind is Kind.INT:
+            return sa.BigInteger()
+        if kind is Kind.DATE:
+            return sa.Date()
+        return self.instant_type() if kind is Kind.INSTANT else self.text_type(key=key)
+
+    def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        """Return the type of a column of the stage, which must give back the text that went in."""
+        return self.text_type(key=key)
+
+    def fits(self, stage: sa.Table, column: Field, staged: sa.Column[Any]) -> bool:
+        """Tell whether what was staged for a column can be held exactly by its kind's type."""
+        return True
+
+    def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
+        """
+        Return the expression that turns a staged value into the value to store.
+
+        :param source: the kind as which it was staged.
+        :param target: the kind of the column, the same or a wider one.
+        """
+        if source is Kind.INSTANT:
+            return self.instant(sa.func.substr(staged, 1, 32)) if target is source else sa.func.substr(staged, 34)
+        if source is target is Kind.BOOL:
+            return staged == "true"
+        if isinstance(self.column_type(target), sa.Text | sa.String):
+            return staged
+        return sa.cast(staged, self.column_type(target))
+
+    def instant(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return the instant that is spelled ``YYYY-MM-DD HH:MM:SS.ffffff+00:00``."""
+        return sa.cast(text, self.instant_type())
+
+    def stored_text(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+        """Return a stored value as the text that its column will hold once it is widened to text."""
+        if kind is Kind.BOOL:
+            return sa.case((column.is_(None), sa.null()), (column, "true"), else_="false")
+        return sa.cast(column, self.text_type())
+
+    # -- tables -------------------------------------------------------------------------------------------------------
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that is complete as it stands."""
+        self.connection.execute(sa.text(statement.replace(":", r"\:")))
+
+    def add_column(self, table: sa.Table, column: sa.Column[Any]) -> None:
+        """Add a nullable column."""
+        compiler = self.connection.dialect.ddl_compiler(self.connection.dialect, None)  # type: ignore[arg-type]
+        specification = compiler.get_column_specification(column)
+        self.execute(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {specification}")
+
+    def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
+        """
+        Change a column's type to that of a wider kind; what is stored stays as it is, or becomes its text.
+
+        :raises M2PSchemaError: the column is part of the key, which standard SQL cannot change.
+        """
+        if key:
+            raise M2PSchemaError(
+                f"The key column {name!r} would have to change from {source.value} to {target.value}, which "
+                f"{self.connection.dialect.name} cannot do in place. Load into a new table."
+            )
+        stored: sa.ColumnElement[Any] = sa.column(name)
+        wider = sa.Column(f"{name[:40]}__wider", self.column_type(target))
+        self.add_column(table, wider)
+        value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
+        self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
+        prefix = f"ALTER TABLE {self.qualified(table)}"
+        self.execute(f"{prefix} DROP COLUMN {self.quote(name)}")
+        self.execute(f"{prefix} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}")
+
+    def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
+        """Bring what is staged already into the form of a wider kind."""
+        if source is Kind.INSTANT:
+            plain = sa.func.substr(column, 34)
+            self.connection.execute(sa.update(stage).where(column.is_not(None)).values({column: plain}))
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
+        """Write rows of texts into the stage."""
+        names = [column.key for column in columns]
+        self.connection.execute(sa.insert(stage), [dict(zip(names, row, strict=True)) for row in rows])
+
+    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[str]) -> None:
+        """Write rows as lines of COPY text into the stage; only for dialects that take lines."""
+        raise NotImplementedError
+
+    def refuse_unstorable(self, lines: list[str], columns: list[str], json_columns: set[int], page: int) -> None:
+        """
+        Refuse texts that the database cannot hold.
+
+        :param lines: rows as lines of COPY text.
+        :param columns: what to call each cell of a line.
+        :param json_columns: which cells are JSON.
+        :param page: where the rows come from.
+        :raises M2PSchemaError: which columns, and how many rows.
+        """
+
+    def known_rows(
+        self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool], wanted: list[tuple[str, ...]]
+    ) -> dict[tuple[str, ...], tuple[str, str]]:
+        """
+        Return the raw and the canonical hash of those rows that exist.
+
+        :param keys: the key columns, texts or integers.
+        :param where: which rows count.
+        :param wanted: keys as texts.
+        """
+        if len(keys) != 1:
+            return {}
+        key = keys[0]
+        values: list[Any] = [row[0] for row in wanted]
+        if isinstance(key.type, sa.Integer):
+            values = [int(value) for value in values]
+        found: dict[tuple[str, ...], tuple[str, str]] = {}
+        for start in range(0, len(values), self.max_parameters):
+            part = values[start : start + self.max_parameters]
+            select = sa.select(key, table.c._m2p_raw_hash, table.c._m2p_row_hash).where(where, key.in_(part))
+            found.update({(str(row[0]),): (row[1], row[2]) for row in self.connection.execute(select)})
+        return found
+
+    def update_from(
+        self, table: sa.Table, stage: sa.Table, values: dict[str, Any], where: sa.ColumnElement[bool]
+    ) -> int:
+        """Set ``values``, which may come from the stage, in the rows that ``where`` pairs with a staged row."""
+        return int(self.connection.execute(sa.update(table).where(where).values(values)).rowcount)
+
+    # -- transactions -------------------------------------------------------------------------------------------------
+
+    def check(self, table: sa.Table) -> None:
+        """Find out, as far as the database tells, whether the user may create and change the table."""
+
+    @contextlib.contextmanager
+    def transaction(self, lock: str, seconds: float) -> Iterator[None]:
+        """
+        Run one transaction that no other load of the same table runs beside.
+
+        :param lock: what is locked.
+        :param seconds: how long to wait for it.
+        """
+        with self.connection.begin():
+            yield
+
+    def close(self) -> None:
+        """Give back what the load changed on the connection."""
+

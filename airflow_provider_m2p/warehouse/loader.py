@@ -1,0 +1,148 @@
+"""
+Pages in, a changed table out, or no change at all.
+
+Rows are staged page by page while the next pages are on their way. Then one transaction changes the table, its columns and the
+books together. Whatever ends the load before that transaction is committed leaves the table as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Final
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.client.page import PageStream
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError
+from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.load import Load
+from airflow_provider_m2p.warehouse.merge import WRITERS
+from airflow_provider_m2p.warehouse.mysql import MySQL
+from airflow_provider_m2p.warehouse.postgres import Postgres
+from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
+from airflow_provider_m2p.warehouse.sqlite import SQLite
+from airflow_provider_m2p.warehouse.table import Target
+
+DIALECTS: Final[dict[str, type[Dialect]]] = {
+    "postgresql": Postgres,
+    "sqlite": SQLite,
+    "mysql": MySQL,
+    "mariadb": MySQL,
+}
+_LOCK_SECONDS: Final = 300.0
+_DRIVERS: Final = ("psycopg", "psycopg2", "sqlite3")
+_QUOTED: Final = re.compile(r"'[^']*'|(?<=: )\"[^\"]*\"")
+
+
+class Loader:
+    """
+    Loads lists of rows into one table.
+
+    :param engine: the warehouse.
+    :param spec: what to load where.
+    :param dialect: how to load; found from the engine unless given.
+    :param lock_seconds: how long to wait for another load of the same table, in seconds.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        spec: LoadSpec,
+        *,
+        dialect: type[Dialect] | None = None,
+        lock_seconds: float = _LOCK_SECONDS,
+    ) -> None:
+        self.engine = engine
+        self.spec = spec
+        self._dialect = dialect or DIALECTS.get(engine.dialect.name, Dialect)
+        self._lock_seconds = lock_seconds
+
+    def check(self) -> None:
+        """
+        Find out before the first page is fetched whether the load can be written.
+
+        :raises M2PConfigError: an argument is wrong.
+        :raises M2PLoadError: no connection, no driver, or no privilege.
+        :raises M2PSchemaError: the table exists and was made for another key or write mode.
+        """
+        self._check_spec()
+        with self._connected() as dialect:
+            books = Books(dialect, self.spec.schema)
+            with dialect.connection.begin():
+                dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
+            with dialect.transaction(f"books of {self.spec.schema or 'the default schema'}", self._lock_seconds):
+                books.create()
+            with dialect.connection.begin():
+                Target.inspect(dialect, self.spec, books).check_key()
+
+    def run(self, pages: PageStream) -> LoadResult:
+        """
+        Load all pages.
+
+        :param pages: closed at the end, whatever happens.
+        :raises M2PError: what went wrong; the table is as it was.
+        """
+        started = time.monotonic()
+        with closing(pages):
+            self.check()
+            with self._connected() as dialect:
+                result = Load(dialect, self.spec, self._lock_seconds).run(pages)
+        result.seconds = round(time.monotonic() - started, 3)
+        return result
+
+    def _check_spec(self) -> None:
+        spec = self.spec
+        if spec.write_mode not in WRITERS:
+            raise M2PConfigError(f"write_mode={spec.write_mode!r} is none of {', '.join(WRITERS)}.")
+        if spec.schema_policy not in ("evolve", "freeze", "ignore"):
+            raise M2PConfigError(f"schema_policy={spec.schema_policy!r} is none of evolve, freeze, ignore.")
+        if not spec.key_columns or not all(spec.key_columns):
+            raise M2PConfigError("key_columns is empty. Name the fields that identify a row.")
+        if not 0 <= spec.max_delete_ratio <= 1:
+            raise M2PConfigError(f"max_delete_ratio={spec.max_delete_ratio} is not between 0 and 1.")
+        if not spec.table or not spec.tenant_id:
+            raise M2PConfigError("A load needs a table and a tenant id.")
+
+    @contextmanager
+    def _connected(self) -> Iterator[Dialect]:
+        """Hold one connection, and turn the database's errors into ours without the values they carry."""
+        try:
+            with self.engine.connect() as connection:
+                dialect = self._dialect(connection)
+                if connection.in_transaction():
+                    connection.rollback()
+                try:
+                    yield dialect
+                finally:
+                    if not connection.closed and not connection.invalidated:
+                        if connection.in_transaction():
+                            connection.rollback()
+                        dialect.close()
+        except M2PError:
+            raise
+        except ModuleNotFoundError as error:
+            raise M2PConfigError(f"The driver of the warehouse is not installed: {error}.") from error
+        except sa.exc.SQLAlchemyError as error:
+            raise M2PLoadError(self._describe(error)) from None
+        except Exception as error:
+            if _is_driver_error(error):
+                raise M2PLoadError(self._describe(error)) from None
+            raise
+
+    def _describe(self, error: Exception) -> str:
+        """Say what the database said, without what it quoted: that may be a customer's value."""
+        original = getattr(error, "orig", None) or error
+        state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+        first = str(original).strip().split("\n", 1)[0]
+        said = _QUOTED.sub("'...'", first)[:300]
+        name = f"{type(original).__name__}{f' ({state})' if state else ''}"
+        return f"The warehouse refused the load into {self.spec.full_name}: {name}: {said}. Nothing was written."
+
+
+def _is_driver_error(error: Exception) -> bool:
+    """Tell whether an error is the driver's own: COPY goes to the driver directly."""
+    return any(base.__name__ == "Error" and base.__module__ in _DRIVERS for base in type(error).__mro__)

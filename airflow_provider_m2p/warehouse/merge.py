@@ -1,0 +1,198 @@
+"""
+From the stage into the table: one function for each way of writing.
+
+Each runs within the load's one transaction and reads the stage once per statement. ``staged`` rows carry all columns; the others only say
+that the row, as it stands in the table, was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.table import (
+    DELETED_AT,
+    LOAD_ID,
+    LOADED_AT,
+    RAW_HASH,
+    ROW_HASH,
+    TENANT,
+    VALID_FROM,
+    VALID_TO,
+)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a merge did to the table."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """
+    Everything the statements are made from.
+
+    :param table: the target.
+    :param stage: the stage.
+    :param live: the condition for the tenant's rows that stand for a product as it is now.
+    :param keys: pairs of target column and the expression of the staged value, for each key column.
+    :param values: the same for all columns of data.
+    :param tenant_id: whose rows these are.
+    :param load_id: which load this is.
+    :param moment: the instant that is written as the time of the load, in UTC.
+    :param fresh: whether the tenant has no rows in the table.
+    :param force: rewrite rows that seem unchanged, because the table lost a column.
+    """
+
+    dialect: Dialect
+    table: sa.Table
+    stage: sa.Table
+    live: sa.ColumnElement[bool]
+    keys: list[tuple[sa.Column[Any], sa.ColumnElement[Any]]]
+    values: list[tuple[sa.Column[Any], sa.ColumnElement[Any]]]
+    tenant_id: str
+    load_id: str
+    moment: datetime
+    fresh: bool
+    force: bool
+
+    def execute(self, statement: sa.Executable) -> int:
+        """Run a statement and return how many rows it touched."""
+        # Of an INSERT the count is kept only on demand.
+        options = {"preserve_rowcount": True}
+        return int(self.dialect.connection.execute(statement, execution_options=options).rowcount)
+
+    @property
+    def own(self) -> sa.ColumnElement[bool]:
+        """Rows of the tenant."""
+        return self.table.c[TENANT] == self.tenant_id
+
+    @property
+    def staged(self) -> sa.ColumnElement[bool]:
+        """Rows of the stage that carry all columns."""
+        return self.stage.c.raw_hash.is_not(None)
+
+    @property
+    def same_key(self) -> sa.ColumnElement[bool]:
+        """A row of the table and one of the stage have the same key."""
+        return sa.and_(*(column == value for column, value in self.keys))
+
+    def insert(self, where: sa.ColumnElement[bool]) -> int:
+        """Insert the staged rows that satisfy ``where``."""
+        meta: dict[str, Any] = {
+            TENANT: sa.literal(self.tenant_id, self.table.c[TENANT].type),
+            LOAD_ID: sa.literal(self.load_id, self.table.c[LOAD_ID].type),
+            LOADED_AT: self.instant,
+            ROW_HASH: self.stage.c.row_hash,
+            RAW_HASH: self.stage.c.raw_hash,
+        }
+        if VALID_FROM in self.table.c:
+            meta[VALID_FROM] = self.instant
+        targets = [column.name for column, _ in self.values] + list(meta)
+        select = sa.select(*(value for _, value in self.values), *meta.values()).where(self.staged, where)
+        return self.execute(sa.insert(self.table).from_select(targets, select))
+
+    @property
+    def instant(self) -> sa.ColumnElement[Any]:
+        """The time of the load, as a value of the table's type."""
+        return sa.literal(self.moment, self.table.c[LOADED_AT].type)
+
+
+def append(merge: Merge) -> Counts:
+    """Add all rows; first remove what an earlier attempt of the same load added."""
+    if not merge.fresh:
+        merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
+    return Counts(inserted=merge.insert(sa.true()))
+
+
+def upsert(merge: Merge, may_delete: bool) -> Counts:
+    """Change what changed, add what is new, and mark what disappeared."""
+    return _current_state(merge, may_delete, {DELETED_AT: merge.instant})
+
+
+def replace(merge: Merge, may_delete: bool) -> Counts:
+    """Change what changed, add what is new, and remove what disappeared."""
+    return _current_state(merge, may_delete, None)
+
+
+def _current_state(merge: Merge, may_delete: bool, mark: dict[str, Any] | None) -> Counts:
+    if merge.fresh:
+        return Counts(inserted=merge.insert(sa.true()))
+    table, stage = merge.table, merge.stage
+    differs: list[sa.ColumnElement[bool]] = [table.c[ROW_HASH] != stage.c.row_hash]
+    changes: dict[str, Any] = {column.name: value for column, value in merge.values}
+    changes |= {
+        LOAD_ID: merge.load_id,
+        LOADED_AT: merge.moment,
+        ROW_HASH: stage.c.row_hash,
+        RAW_HASH: stage.c.raw_hash,
+    }
+    if mark is not None:
+        differs.append(table.c[DELETED_AT].is_not(None))
+        changes[DELETED_AT] = sa.null()
+    if merge.force:
+        differs = [sa.true()]
+    updated = merge.dialect.update_from(
+        table, stage, changes, sa.and_(merge.own, merge.staged, merge.same_key, sa.or_(*differs))
+    )
+    exists = sa.exists().where(merge.own, merge.same_key).correlate(stage)
+    inserted = merge.insert(~exists)
+    return Counts(inserted, updated, _disappeared(merge, mark) if may_delete else 0)
+
+
+def history(merge: Merge, may_delete: bool) -> Counts:
+    """Close the interval of what changed or disappeared, and open one for what is new or has changed (SCD type 2)."""
+    if merge.fresh:
+        return Counts(inserted=merge.insert(sa.true()))
+    table, stage = merge.table, merge.stage
+    differs = sa.true() if merge.force else table.c[ROW_HASH] != stage.c.row_hash
+    changed = sa.exists().where(merge.staged, merge.same_key, differs).correlate(table)
+    updated = merge.execute(sa.update(table).where(merge.live, changed).values({VALID_TO: merge.moment}))
+    current = sa.exists().where(merge.live, merge.same_key).correlate(stage)
+    opened = merge.insert(~current)
+    deleted = _disappeared(merge, {VALID_TO: merge.instant}) if may_delete else 0
+    return Counts(opened - updated, updated, deleted)
+
+
+def _disappeared(merge: Merge, mark: dict[str, Any] | None) -> int:
+    """Mark, or without a mark remove, the live rows that the stage does not have."""
+    seen = sa.exists().where(merge.same_key).correlate(merge.table)
+    if mark is None:
+        return merge.execute(sa.delete(merge.table).where(merge.live, ~seen))
+    return merge.execute(sa.update(merge.table).where(merge.live, ~seen).values(mark))
+
+
+def drop_duplicates(merge: Merge) -> int:
+    """Keep the last of the staged rows with the same key, and return how many others there were."""
+    stage = merge.stage
+    keys = [value for _, value in merge.keys]
+    connection = merge.dialect.connection
+    distinct = sa.select(sa.func.count()).select_from(sa.select(sa.literal(1)).select_from(stage).group_by(*keys).subquery())
+    total = connection.execute(sa.select(sa.func.count()).select_from(stage)).scalar() or 0
+    surplus = int(total) - int(connection.execute(distinct).scalar() or 0)
+    if surplus:
+        place = sa.func.row_number().over(partition_by=keys, order_by=stage.c.ord.desc()).label("place")
+        ranked = sa.select(stage.c.ord, place).subquery()
+        losers = [row[0] for row in connection.execute(sa.select(ranked.c.ord).where(ranked.c.place > 1))]
+        for start in range(0, len(losers), 500):
+            connection.execute(sa.delete(stage).where(stage.c.ord.in_(losers[start : start + 500])))
+    return surplus
+
+
+Apply = Callable[[Merge, bool], Counts]
+
+WRITERS: dict[str, Apply] = {
+    "append": lambda merge, _: append(merge),
+    "replace": replace,
+    "upsert": upsert,
+    "history": history,
+}

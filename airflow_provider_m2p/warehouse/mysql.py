@@ -1,0 +1,119 @@
+"""MySQL and MariaDB: binary collations for keys, DECIMAL where it is exact, and DDL in an order that a crash cannot hurt."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.shape import Field
+from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.warehouse.dialect import Dialect
+
+_DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
+
+
+class MySQL(Dialect):
+    """
+    MySQL and MariaDB.
+
+    JSON is LONGTEXT: MySQL's own JSON type makes numbers binary floats. DDL commits by itself here, so all of it runs before the
+    first row is changed, and every step of it leaves a table that the next load understands.
+    """
+
+    stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
+    max_columns: ClassVar[int] = 1017
+    max_parameters: ClassVar[int] = 10_000
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__(connection)
+        version = str(connection.exec_driver_sql("SELECT VERSION()").scalar())
+        self._collation = "utf8mb4_nopad_bin" if "MariaDB" in version else "utf8mb4_0900_bin"
+        saved = connection.exec_driver_sql("SELECT @@SESSION.sql_mode, @@SESSION.time_zone").one()
+        self._sql_mode, self._time_zone = str(saved[0]), str(saved[1])
+        # Without the strict mode too long values are cut, and numbers rounded, in silence.
+        self.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ANSI_QUOTES'")
+        self.execute("SET SESSION time_zone = '+00:00'")
+        connection.commit()
+
+    def close(self) -> None:
+        for name, value in (("sql_mode", self._sql_mode), ("time_zone", self._time_zone)):
+            self.connection.execute(sa.text(f"SET SESSION {name} = :value"), {"value": value})
+        self.connection.commit()
+
+    @property
+    def name_limit(self) -> int:
+        return 64
+
+    def quote(self, name: str) -> str:
+        return f"`{name.replace('`', '``')}`"
+
+    def text_type(self, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        if key:
+            return mysql.VARCHAR(255, charset="utf8mb4", collation=self._collation)
+        return mysql.LONGTEXT(charset="utf8mb4", collation=self._collation)
+
+    def instant_type(self) -> sa.types.TypeEngine[Any]:
+        return mysql.DATETIME(fsp=6)
+
+    def column_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        return mysql.DECIMAL(65, 30) if kind is Kind.NUMBER else super().column_type(kind, key=key)
+
+    def fits(self, stage: sa.Table, column: Field, staged: sa.Column[Any]) -> bool:
+        if column.kind is not Kind.NUMBER:
+            return True
+        misfits = sa.select(sa.func.count()).select_from(stage).where(~staged.regexp_match(_DECIMAL))
+        return self.connection.execute(misfits).scalar() == 0
+
+    def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
+        if target in (Kind.TEXT, Kind.JSON) and source is not Kind.INSTANT:
+            return staged
+        return super().convert(staged, source, target)
+
+    def instant(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.cast(sa.func.substr(text, 1, 26), self.instant_type())
+
+    def stored_text(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+        if kind is Kind.BOOL:
+            return super().stored_text(column, kind)
+        if kind is Kind.INSTANT:
+            return sa.func.date_format(column, "%Y-%m-%dT%H:%i:%s.%fZ")
+        return sa.cast(column, sa.CHAR())
+
+    def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
+        new_type = self.column_type(target, key=key)
+        specification = new_type.compile(dialect=self.connection.dialect)
+        prefix, quoted = f"ALTER TABLE {self.qualified(table)}", self.quote(name)
+        if key:
+            self.execute(f"{prefix} MODIFY COLUMN {quoted} {specification} NOT NULL")
+            return
+        wider = sa.Column(f"{name[:40]}__wider", new_type)
+        present = {column["name"] for column in sa.inspect(self.connection).get_columns(table.name, table.schema)}
+        if wider.name in present:  # a load that died here left it
+            self.execute(f"{prefix} DROP COLUMN {self.quote(wider.name)}")
+        self.add_column(table, wider)
+        stored: sa.ColumnElement[Any] = sa.column(name)
+        value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, new_type)
+        self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
+        self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {self.quote(wider.name)} {quoted} {specification}")
+
+    @contextlib.contextmanager
+    def transaction(self, lock: str, seconds: float) -> Iterator[None]:
+        name = f"m2p_{hashlib.sha256(lock.encode()).hexdigest()[:32]}"
+        with self.connection.begin():
+            got = self.connection.execute(sa.select(sa.func.get_lock(name, int(seconds)))).scalar()
+        if got != 1:
+            raise M2PLoadError(
+                f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."
+            )
+        try:
+            with self.connection.begin():
+                yield
+        finally:
+            with self.connection.begin():
+                self.connection.execute(sa.select(sa.func.release_lock(name)))

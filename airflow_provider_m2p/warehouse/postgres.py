@@ -1,0 +1,156 @@
+"""PostgreSQL: COPY into a temporary table, exact NUMERIC and JSONB, DDL within the transaction, advisory locks."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.warehouse.dialect import Dialect
+
+_CELL, _ROW = "\x1e", "\x1f"
+
+
+class Postgres(Dialect):
+    """PostgreSQL by psycopg 3 or psycopg2, whichever the engine uses."""
+
+    stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
+    takes_lines: ClassVar[bool] = True
+    transactional_ddl: ClassVar[bool] = True
+    max_columns: ClassVar[int] = 1600
+
+    @property
+    def name_limit(self) -> int:
+        return 63
+
+    def text_type(self, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        return sa.Text()
+
+    def column_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        if kind is Kind.NUMBER:
+            return sa.Numeric()
+        if kind is Kind.JSON:
+            return postgresql.JSONB()
+        return super().column_type(kind, key=key)
+
+    def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        # Types whose text is the text that went in can be parsed while the next page is fetched; the others
+        # wait until every value is known to fit.
+        return self.column_type(kind) if kind in (Kind.BOOL, Kind.INT, Kind.NUMBER) else sa.Text()
+
+    def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
+        if source is target and source in (Kind.BOOL, Kind.INT, Kind.NUMBER, Kind.TEXT):
+            return staged
+        return sa.cast(staged, self.column_type(target))
+
+    def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
+        value = self.stored_text(sa.column(name), source) if target is Kind.TEXT else sa.column(name)
+        using = value.compile(dialect=self.connection.dialect, compile_kwargs={"literal_binds": True})
+        new_type = self.column_type(target).compile(dialect=self.connection.dialect)
+        self.execute(
+            f"ALTER TABLE {self.qualified(table)} ALTER COLUMN {self.quote(name)} TYPE {new_type} USING {using}"
+        )
+
+    def stored_text(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+        if kind is Kind.INSTANT:
+            utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
+            return sa.func.to_char(utc, sa.literal_column("'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'"))
+        return sa.cast(column, sa.Text())
+
+    def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
+        old, new = self.stage_type(source), self.stage_type(target)
+        if type(old) is not type(new):
+            self.widen_column(stage, column.name, source, target, key=False)
+
+    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[str]) -> None:
+        names = ", ".join(self.quote(column.name) for column in columns)
+        statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN"
+        text = "\n".join(lines) + "\n"
+        with contextlib.closing(self._cursor()) as cursor:
+            if hasattr(cursor, "copy"):
+                with cursor.copy(statement) as copy:
+                    copy.write(text)
+            else:
+                cursor.copy_expert(statement, io.StringIO(text), size=1 << 20)
+
+    def _cursor(self) -> Any:
+        driver = self.connection.connection.driver_connection
+        if driver is None or not hasattr(driver, "cursor"):
+            raise M2PLoadError("The connection to PostgreSQL is gone.")
+        return driver.cursor()
+
+    def known_rows(
+        self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool], wanted: list[tuple[str, ...]]
+    ) -> dict[tuple[str, ...], tuple[str, str]]:
+        parts = list(zip(*wanted, strict=True))
+        if any(_ROW in text or _CELL in text for part in parts for text in part):
+            return {}
+        # One text goes there and one comes back: drivers spend more on a thousand values than the server on the look-up.
+        arrays = [
+            sa.cast(sa.func.string_to_array(sa.bindparam(None, _ROW.join(part)), _ROW), postgresql.ARRAY(key.type))
+            for part, key in zip(parts, keys, strict=True)
+        ]
+        asked = sa.func.unnest(*arrays).table_valued(*(f"k{n}" for n in range(len(keys)))).render_derived()
+        cells = [sa.cast(key, sa.Text()) for key in keys] + [table.c._m2p_raw_hash, table.c._m2p_row_hash]
+        row = sa.func.concat_ws(_CELL, *cells)
+        join = sa.and_(*(key == asked.c[f"k{n}"] for n, key in enumerate(keys)))
+        select = sa.select(sa.func.string_agg(row, _ROW)).select_from(asked.join(table, join)).where(where)
+        text = self.connection.execute(select).scalar()
+        if not text:
+            return {}
+        rows = (row.split(_CELL) for row in text.split(_ROW))
+        return {tuple(cells[:-2]): (cells[-2], cells[-1]) for cells in rows}
+
+    def check(self, table: sa.Table) -> None:
+        schema = table.schema or self.connection.execute(sa.select(sa.func.current_schema())).scalar()
+        if schema is None or not sa.inspect(self.connection).has_schema(schema):
+            raise M2PLoadError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
+        user = self.connection.execute(sa.select(sa.func.current_user())).scalar()
+        if sa.inspect(self.connection).has_table(table.name, schema=schema):
+            name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=schema))
+            for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+                if not self.connection.execute(sa.select(sa.func.has_table_privilege(name, privilege))).scalar():
+                    raise M2PLoadError(f"The user {user!r} lacks the privilege {privilege} on table {name}.")
+        elif not self.connection.execute(sa.select(sa.func.has_schema_privilege(schema, "CREATE"))).scalar():
+            raise M2PLoadError(f"The user {user!r} lacks the privilege CREATE on schema {schema!r}.")
+
+    @contextlib.contextmanager
+    def transaction(self, lock: str, seconds: float) -> Iterator[None]:
+        number = int.from_bytes(hashlib.sha256(lock.encode()).digest()[:8], signed=True)
+        with self.connection.begin():
+            self.execute(f"SET LOCAL lock_timeout = {int(seconds * 1000)}")
+            try:
+                self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            except sa.exc.OperationalError as error:
+                raise M2PLoadError(
+                    f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."
+                ) from error
+            yield
+
+    def refuse_unstorable(self, lines: list[str], columns: list[str], json_columns: set[int], page: int) -> None:
+        """Refuse NUL characters, which neither TEXT nor JSONB can hold."""
+        guilty: dict[str, int] = {}
+        for line in lines:
+            if "\x00" in line or "u0000" in line:
+                for index, cell in enumerate(line.split("\t")):
+                    if "\x00" in cell or (index in json_columns and _holds_nul(cell)):
+                        guilty[columns[index]] = guilty.get(columns[index], 0) + 1
+        if guilty:
+            where = ", ".join(f"{name} ({count} rows)" for name, count in sorted(guilty.items()))
+            raise M2PSchemaError(
+                f"Page {page} holds NUL characters, which PostgreSQL cannot store: {where}. Nothing was written. "
+                "Have the values corrected on the platform, or load into another database."
+            )
+
+
+def _holds_nul(cell: str) -> bool:
+    r"""Tell whether a JSON text, with its backslashes doubled as in a line, holds the escape ``\u0000``."""
+    parts = cell.replace("\\\\", "\\").split("\\u0000")
+    return any((len(part) - len(part.rstrip("\\"))) % 2 == 0 for part in parts[:-1])

@@ -1,0 +1,179 @@
+"""
+The stage: rows on their way, in a table that no one else sees, in the form they had when they were read.
+
+A staged row is either whole, or, when the target is known to hold the same row already, only its key. Then ``raw_hash`` is null, and the
+row says no more than that it was seen.
+"""
+
+from __future__ import annotations
+
+import secrets
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns.compiled import NULL, Cells, escape
+from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
+from airflow_provider_m2p.columns.kinds import Kind, utc
+from airflow_provider_m2p.columns.names import show
+from airflow_provider_m2p.columns.reader import RowReader, row_hash
+from airflow_provider_m2p.warehouse.dialect import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from airflow_provider_m2p.client.page import Page
+    from airflow_provider_m2p.columns.shape import Shape
+
+    Known = Callable[[list[Key]], dict[Key, tuple[str, str]]]
+
+_FLUSH_ROWS: Final = 2000
+
+
+class Stage:
+    """
+    The stage of one load.
+
+    :param dialect: the database.
+    :param shape: the shape of the rows; columns ``c0``, ``c1`` ... of the stage follow its columns.
+    :param known: gives the hashes of rows that the target holds, by their keys; ``None`` if it holds none.
+    """
+
+    def __init__(self, dialect: Dialect, shape: Shape, known: Known | None) -> None:
+        self._dialect = dialect
+        self._shape = shape
+        self._known = known
+        self._reader = RowReader(shape)
+        self._kinds: list[Kind] = []
+        self._read_keys: KeyReader | None = None
+        self._lines: list[str] = []
+        self._cells: list[Cells] = []
+        self._same: list[tuple[int, str, Key]] = []
+        self.rows = 0
+        self.table = sa.Table(
+            f"_m2p_stage_{secrets.token_hex(6)}",
+            sa.MetaData(),
+            sa.Column("ord", sa.BigInteger, nullable=False),
+            sa.Column("row_hash", sa.String(32), nullable=False),
+            sa.Column("raw_hash", sa.String(32)),
+            prefixes=list(dialect.stage_prefixes),
+        )
+        with dialect.connection.begin():
+            self.table.create(dialect.connection)
+        self._fit()
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds as which the columns are staged."""
+        return self._kinds
+
+    def keys(self) -> list[sa.Column[Any]]:
+        """Return the staged key columns, in the order of the shape's key."""
+        places = {column.path: place for place, column in enumerate(self._shape.columns)}
+        return [self.table.c[f"c{places[path]}"] for path in self._shape.key if path in places]
+
+    def drop(self) -> None:
+        """Remove the stage."""
+        with self._dialect.connection.begin():
+            self.table.drop(self._dialect.connection, checkfirst=False)
+
+    def add(self, page: Page) -> None:
+        """
+        Take in the rows of a page.
+
+        :raises M2PResponseError: a row cannot be understood.
+        :raises M2PSchemaError: a row lacks its key, or holds what the database cannot.
+        """
+        raws = page.rows
+        hashes = [sha256(raw).hexdigest()[:32] for raw in raws]
+        keys, known = self._look_up(raws)
+        fresh = [n for n in range(len(raws)) if not known or known.get(keys[n], ("",))[0] != hashes[n]]
+        whole = raws if len(fresh) == len(raws) else [raws[n] for n in fresh]
+        # Lines give the canonical hash everywhere; cells are wanted where there is no COPY.
+        rows = self._reader.read(
+            whole, page.number, cells=not self._dialect.takes_lines, has_escapes=page.has_escapes
+        )  # fmt: skip
+        self._fit()
+        if page.has_escapes:
+            json_cells = {place for place, kind in enumerate(self._kinds) if kind is Kind.JSON}
+            names = [show(column.path) for column in self._shape.columns]
+            self._dialect.refuse_unstorable(rows.lines, names, json_cells, page.number)
+        start = self.rows
+        for place, n in enumerate(fresh):
+            canonical = row_hash(rows.lines[place])
+            if known and known.get(keys[n], ("", ""))[1] == canonical:
+                self._same.append((start + n, canonical, keys[n]))
+            elif self._dialect.takes_lines:
+                self._lines.append(f"{start + n}\t{canonical}\t{hashes[n]}\t{rows.lines[place]}")
+            else:
+                self._cells.append((str(start + n), canonical, hashes[n], *self._storable(rows.cells[place])))
+        if len(fresh) < len(raws):
+            unread = set(range(len(raws))).difference(fresh)
+            self._same += [(start + n, known[keys[n]][1], keys[n]) for n in sorted(unread)]
+        self.rows += len(raws)
+        if len(self._lines) + len(self._cells) + len(self._same) >= _FLUSH_ROWS:
+            self.flush()
+
+    def _look_up(self, raws: list[msgspec.Raw]) -> tuple[list[Key], dict[Key, tuple[str, str]]]:
+        if self._known is None or self._read_keys is None or not raws:
+            return [], {}
+        try:
+            keys = self._read_keys(raws)
+        except msgspec.MsgspecError:
+            return [], {}  # the full reader will say what is wrong, or widen the key
+        return keys, self._known(keys)
+
+    def _storable(self, cells: Cells) -> Cells:
+        """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
+        if Kind.INSTANT not in self._kinds:
+            return cells
+        return tuple(
+            f"{utc(cell)} {cell}" if kind is Kind.INSTANT and cell is not None else cell
+            for cell, kind in zip(cells, self._kinds, strict=True)
+        )
+
+    def _fit(self) -> None:
+        """Bring the stage into the form of the shape."""
+        kinds = [kind for column in self._shape.columns if (kind := column.kind) is not None]
+        if kinds == self._kinds:
+            return
+        self.flush()
+        with self._dialect.connection.begin():
+            for place, kind in enumerate(kinds):
+                is_key = self._shape.columns[place].path in self._shape.key
+                if place >= len(self._kinds):
+                    column: sa.Column[Any] = sa.Column(f"c{place}", self._dialect.stage_type(kind, key=is_key))
+                    self._dialect.add_column(self.table, column)
+                    self.table.append_column(column)
+                elif kind is not self._kinds[place]:
+                    column = self.table.c[f"c{place}"]
+                    self._dialect.widen_staged(self.table, column, self._kinds[place], kind)
+                    column.type = self._dialect.stage_type(kind, key=is_key)
+        self._kinds = kinds
+        self._read_keys = key_reader(self._shape) if self._known else None
+
+    def flush(self) -> None:
+        """Write what waits."""
+        columns = list(self.table.columns)
+        if self._lines:
+            with self._dialect.connection.begin():
+                self._dialect.write_lines(self.table, columns, self._lines)
+            self._lines = []
+        if self._cells:
+            self._dialect.write_cells(self.table, columns, self._cells)
+            self._cells = []
+        if self._same:
+            self._flush_same()
+
+    def _flush_same(self) -> None:
+        columns = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
+        if self._dialect.takes_lines:
+            lines = ["\t".join((str(n), row_hash, NULL, *map(escape, key))) for n, row_hash, key in self._same]
+            with self._dialect.connection.begin():
+                self._dialect.write_lines(self.table, columns, lines)
+        else:
+            self._dialect.write_cells(self.table, columns, [(str(n), row_hash, None, *key) for n, row_hash, key in self._same])
+        self._same = []
