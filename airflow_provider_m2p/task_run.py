@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LOAD_IDS = uuid.UUID("6f1c1e5c-3a55-5d0e-9c39-4a8d4f2b7d10")
-_PREFIX_LENGTH = 88
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,14 +61,9 @@ class TaskRun:
 
     @property
     def request_id_prefix(self) -> str:
-        """Return a readable prefix for request ids that no other task run has and HTTP headers allow."""
-        mapped = "" if self.map_index < 0 else f"[{self.map_index}]"
-        name = f"{self.dag_id}/{self.run_id}/{self.task_id}{mapped}/{self.try_number}"
-        safe = re.sub(r"[^A-Za-z0-9._:+/\[\]-]", "_", name)
-        if safe == name and len(name) <= _PREFIX_LENGTH:
-            return name
-        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-        return f"{safe[: _PREFIX_LENGTH - 13]}~{digest}"
+        """Return what the request ids of this try begin with, to find them in the platform's logs."""
+        mapped = "" if self.map_index < 0 else f"/map={self.map_index}"
+        return f"{self.dag_id}/{self.run_id}/{self.task_id}{mapped}/try={self.try_number}"
 
 
 def random_load_id() -> str:

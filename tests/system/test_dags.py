@@ -1,0 +1,88 @@
+"""The example DAGs in real Airflow, against the sandbox, into real databases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from sqlalchemy import inspect, text
+
+from tests.system.conftest import DAGS, RunDag, xcom
+from tools.verify import Table, compare
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import DagBag
+    from sqlalchemy import Engine
+
+    from airflow_provider_m2p.sandbox.server import SandboxServer
+
+
+def read(engine: Engine, table: str, where: str = "1 = 1") -> Table:
+    types = {column["name"]: str(column["type"]).lower() for column in inspect(engine).get_columns(table)}
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"SELECT * FROM {table} WHERE {where}").mappings()
+        return Table(types, [dict(row) for row in rows])
+
+
+def test_dags_parse_without_errors_and_warnings(dagbag: DagBag) -> None:
+    assert dagbag.import_errors == {}
+    assert dagbag.captured_warnings == {}
+    assert {path.stem for path in DAGS.glob("*.py")} == set(dagbag.dags)
+
+
+@pytest.mark.parametrize("dag_id", [path.stem for path in DAGS.glob("*.py")])
+def test_dags_introduce_themselves(dagbag: DagBag, dag_id: str) -> None:
+    dag = dagbag.dags[dag_id]
+    assert dag.doc_md
+    assert "Connections:" in dag.doc_md
+    assert dag.description
+    assert "m2p" in dag.tags
+    assert dag.catchup is False
+
+
+def test_sync(run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine) -> None:
+    run = run_dag("m2p_products_sync")
+    assert run.state == "success"
+    result = xcom(run, "load_products")
+    assert (result["rows_read"], result["inserted"]) == (250, 250)
+    verdict = compare(sandbox.catalogue(), read(warehouse, "m2p_products"), "ACME_CORP")
+    assert verdict.differences == []
+    assert verdict.rows == 250
+
+    sandbox.evolve(add=3, change=7, remove=2)
+    result = xcom(run_dag("m2p_products_sync"), "load_products")
+    assert [result[name] for name in ("inserted", "updated", "unchanged", "deleted")] == [3, 7, 241, 2]
+    verdict = compare(sandbox.catalogue(), read(warehouse, "m2p_products"), "ACME_CORP")
+    assert verdict.differences == []
+    assert (verdict.rows, verdict.marked_deleted) == (251, 2)
+
+
+def test_multi_tenant(run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine) -> None:
+    run = run_dag("m2p_products_multi_tenant")
+    assert run.state == "success"
+    table = "m2p_products_all_tenants"
+    for index, tenant in enumerate(["ACME_CORP", "GLOBEX"]):
+        assert xcom(run, "load_products", index)["tenant_id"] == tenant
+        rows = read(warehouse, table, f"_m2p_tenant_id = '{tenant}'")
+        assert compare(sandbox.catalogue(tenant), rows, tenant).differences == []
+    names = {ti.rendered_map_index for ti in run.get_task_instances()}
+    assert names == {"m2p_default", "m2p_globex"}
+
+
+def test_dataframe(run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine) -> None:
+    run = run_dag("m2p_products_dataframe")
+    assert run.state == "success"
+    products = pd.DataFrame([(p["productType"], p["status"]) for p in sandbox.catalogue()])
+    with warehouse.connect() as connection:
+        rows = connection.execute(text("SELECT product_type, status, products FROM m2p_products_by_type"))
+        assert {(row[0], row[1]): row[2] for row in rows} == products.value_counts().to_dict()
+
+
+def test_a_task_makes_one_token_call_and_traceable_requests(
+    run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine
+) -> None:
+    run = run_dag("m2p_products_sync")
+    ids = [record.request_id for record in sandbox.requests]
+    assert len(set(ids)) == len(ids) == 4
+    assert all(i.startswith(f"m2p_products_sync/{run.run_id}/load_products/try=1-") for i in ids), ids
