@@ -154,7 +154,8 @@ class Dialect:
     def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
         """Write rows of texts into the stage."""
         names = [column.key for column in columns]
-        self.connection.execute(sa.insert(stage), [dict(zip(names, row, strict=True)) for row in rows])
+        with self.connection.begin():
+            self.connection.execute(sa.insert(stage), [dict(zip(names, row, strict=True)) for row in rows])
 
     def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[str]) -> None:
         """Write rows as lines of COPY text into the stage; only for dialects that take lines."""
