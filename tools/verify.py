@@ -117,7 +117,7 @@ def compare(products: list[dict[str, Any]], table: Table, tenant_id: str) -> Ver
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, inner in value.items():
-        column = prefix + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        column = prefix + re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
         if isinstance(inner, dict) and inner:
             yield from _flatten(inner, f"{column}__")
         else:
@@ -136,7 +136,8 @@ def _same(want: Any, have: Any, column_type: str) -> bool:
         return (have is want or have == int(want)) and "bool" in column_type
     if isinstance(want, str):
         if "time" in column_type:
-            moment = have if isinstance(have, datetime) else datetime.fromisoformat(have)
+            # SQLite has no time zones: what stands there is UTC.
+            moment = have if isinstance(have, datetime) else datetime.fromisoformat(f"{have}+00:00")
             return moment == datetime.fromisoformat(want)
         return want == (have.isoformat() if isinstance(have, date) else have)
     # A number: exact as a number, and exact as text in a column that holds texts as well.

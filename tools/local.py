@@ -1,0 +1,81 @@
+"""Airflow, the sandbox and a warehouse on this machine, wired together: what the demo and the UI command run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".demo"
+TENANT = "ACME_CORP"
+CLIENT_ID = "acme-operator"
+
+
+def fresh_home() -> Path:
+    """Return the directory that a local run writes to, emptied."""
+    shutil.rmtree(HOME, ignore_errors=True)
+    HOME.mkdir()
+    return HOME
+
+
+@contextlib.contextmanager
+def running_sandbox() -> Iterator[str]:
+    """Run ``m2p-sandbox`` on a free port and yield its URL; stop it afterwards."""
+    command = [sys.executable, "-m", "airflow_provider_m2p.sandbox", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            if not url:
+                raise SystemExit("The sandbox did not start; its message stands above.")
+            yield url
+        finally:
+            process.terminate()
+
+
+def m2p_connection(base_url: str, client_id: str = CLIENT_ID, tenant_id: str = TENANT) -> str:
+    """Return a connection to the sandbox, as the value of an ``AIRFLOW_CONN_...`` variable."""
+    return json.dumps(
+        {
+            "conn_type": "m2p",
+            "host": base_url,
+            "login": client_id,
+            "password": f"{client_id}-secret",
+            "extra": {"tenant_id": tenant_id},
+        }
+    )
+
+
+def airflow_environment(home: Path, base_url: str, warehouse: dict[str, object]) -> dict[str, str]:
+    """
+    Return the environment for an Airflow with a home of its own, the example DAGs and their connections.
+
+    :param home: directory for everything that Airflow writes.
+    :param base_url: the sandbox's URL.
+    :param warehouse: the connection ``warehouse``, in Airflow's JSON form.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
+    return {
+        **ours,
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW_CONN_M2P_DEFAULT": m2p_connection(base_url),
+        "AIRFLOW_CONN_M2P_GLOBEX": m2p_connection(base_url, "globex-viewer", "GLOBEX"),
+        "AIRFLOW_CONN_WAREHOUSE": json.dumps(warehouse),
+        # Tokens and caches stay in here as well.
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def airflow(*arguments: str) -> list[str]:
+    """Return the command line of an ``airflow`` command of this virtual environment."""
+    return [str(Path(sys.executable).parent / "airflow"), *arguments]
