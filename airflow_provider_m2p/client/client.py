@@ -191,8 +191,7 @@ class M2PClient:
         )
 
     def close(self) -> None:
-        """End what is under way, and close the connections."""
-        self._stop.cancel()
+        """Stop reading lists, and close the connections."""
         for stream in list(self._streams):
             stream.close()
         self._transport.close()

@@ -98,11 +98,8 @@ def read_answer(response: requests.Response, call: Call, secrets: tuple[str, ...
     try:
         if body[:64].lstrip()[:1] == b"[":
             return Answer(_arrays.decode(body), Pagination(), has_escapes)
-        try:
-            envelope = _envelopes.decode(body)
-        except msgspec.ValidationError:
-            return _unusual(body, has_escapes, call, secrets)
-        if not envelope.is_usual():
+        envelope = _envelope(body)
+        if envelope is None:
             return _unusual(body, has_escapes, call, secrets)
         return _list(envelope.result, has_escapes, envelope.pagination, call)
     except UnicodeDecodeError:
@@ -118,6 +115,15 @@ def read_answer(response: requests.Response, call: Call, secrets: tuple[str, ...
             "A gateway or login page may have answered: check host, path and proxy."
         )
     )
+
+
+def _envelope(body: bytes) -> _Envelope | None:
+    """Return the usual answer, or ``None`` if it is another."""
+    try:
+        envelope = _envelopes.decode(body)
+    except msgspec.ValidationError:
+        return None
+    return envelope if envelope.is_usual() else None
 
 
 def _list(rows: list[msgspec.Raw], has_escapes: bool, pagination: msgspec.Raw, call: Call) -> Answer:

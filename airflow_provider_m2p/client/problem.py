@@ -153,7 +153,11 @@ def typed_error(
     if problem.text:
         parts.append(f": {problem.text}")
     hint = {**_HINTS, **(hints or {})}.get(status)
-    text = "".join(parts).rstrip(".") + "." + (f" {hint}" if hint else "")
+    text = "".join(parts).rstrip(".") + "."
+    if retry_after:
+        text += f" The platform asks to wait {retry_after:.0f} s."
+    if hint:
+        text += f" {hint}"
     return _KINDS.get(status, M2PApiError)(
         call.says(text),
         status_code=status,

@@ -44,7 +44,7 @@ _LARGEST = {
     "read_timeout": 3600,
 }
 _MASKED = "***"
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+_HOST_NAME = re.compile(r"([a-z0-9_][a-z0-9_-]{0,62}\.)*[a-z0-9_][a-z0-9_-]{0,62}\.?")
 _PRINTABLE_ASCII = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 log = logging.getLogger(__name__)

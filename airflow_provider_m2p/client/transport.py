@@ -12,15 +12,17 @@ import ssl
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
@@ -35,7 +37,7 @@ READ_TIMEOUTS_PER_ANSWER = 5
 
 _MAX_ERROR_BODY_BYTES = 256 * 1024
 _CHUNK = 1024 * 1024
-_RECEIVE_BUFFER = 256 * 1024
+_RECEIVE_BUFFER = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -90,12 +92,18 @@ class Transport:
         self._sleep = sleep
         self._max_body_bytes = max_body_bytes
         self._limiter = RateLimiter(settings.max_requests_per_minute, clock)
-        self._adapter = _Adapter(pool_connections=1, pool_maxsize=settings.max_concurrency + 1)
+        self._timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.read_timeout)
         with requests.Session() as session:
             environment = session.merge_environment_settings(settings.base_url, {}, True, settings.verify, None)
-        self._proxies = environment["proxies"]
-        self._verify = settings.verify if settings.verify is not True else environment["verify"] or True
-        if self._verify is False:
+        proxies = environment["proxies"]
+        verify = settings.verify if settings.verify is not True else environment["verify"] or True
+        # Of requests' session only what finds the way: the rest would follow redirects and send what .netrc says.
+        self._adapter = _Adapter(pool_connections=1, pool_maxsize=max(10, settings.max_concurrency + 1))
+        base = requests.Request("GET", settings.base_url).prepare()
+        self._pool: Any = self._adapter.get_connection_with_tls_context(base, verify, proxies=proxies)
+        self._adapter.cert_verify(self._pool, settings.base_url, verify, None)  # type: ignore[no-untyped-call]
+        self._by_proxy = self._adapter.request_url(base, proxies) != base.path_url
+        if verify is False:
             # Chosen in the connection: one line in the log instead of a warning per request.
             log.warning("Connection %s: TLS certificates are not checked (extra 'verify').", settings.conn_id)
             host = re.escape(urlsplit(settings.base_url).hostname or "")
@@ -133,17 +141,26 @@ class Transport:
         pause = self._limiter.reserve()
         if pause > 0:
             self._sleep(pause, stop)
-        timeout = (self._settings.connect_timeout, self._settings.read_timeout)
+        request = _prepare(call.method, self._settings.base_url + call.path, params, sent, data)
         try:
-            url = self._settings.base_url + call.path
-            request = requests.Request(call.method, url, params=params, headers=sent, data=data).prepare()
             with _Exchange(stop, self._settings.read_timeout):
-                response = self._adapter.send(
-                    request, stream=True, timeout=timeout, verify=self._verify, proxies=self._proxies
+                raw = self._pool.urlopen(
+                    call.method,
+                    request.url if self._by_proxy else request.path_url,
+                    body=request.body,
+                    headers=request.headers,
+                    timeout=self._timeout,
+                    retries=False,
+                    redirect=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
                 )
+                response = self._adapter.build_response(request, raw)
                 self._read(call, response)
-        except (OSError, UnicodeError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
-            # requests' own errors are OSErrors, too.
+        except urllib3.exceptions.ClosedPoolError:
+            raise RuntimeError("the client is closed") from None
+        except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             stop.check()
             raise self._failure(call, error) from None
         self._refuse_redirect(call, response)
@@ -162,24 +179,24 @@ class Transport:
     def _read(self, call: Call, response: requests.Response) -> None:
         """Read the body into the response, so that it stays usable without the connection."""
         limit = self._max_body_bytes if response.ok else _MAX_ERROR_BODY_BYTES
-        chunks: list[bytes] = []
-        size = 0
-        if not 300 <= response.status_code < 400:
-            for chunk in response.iter_content(_CHUNK):
-                size += len(chunk)
-                if size > limit:
-                    break
-                chunks.append(chunk)
-        if size > limit or 300 <= response.status_code < 400:
+        if 300 <= response.status_code < 400:
+            limit = 0
+        length = response.raw.length_remaining
+        if length is not None and length <= limit and "Content-Encoding" not in response.headers:
+            # Of known length, and read without a copy.
+            body = response.raw.read()
+        else:
+            body = b"".join(_first_bytes(response.raw.stream(_CHUNK, decode_content=True), limit))
+        if len(body) > limit:
             response.close()
-        if size > limit and response.ok:
+        if len(body) > limit and response.status_code < 300:
             raise M2PResponseError(
                 call.says(
                     f"the answer is larger than {limit} bytes, decompressed. Ask for smaller pages "
                     "(extra 'page_size'), or check that the path is a list."
                 )
             )
-        response._content = b"".join(chunks)
+        response._content = body
         response._content_consumed = True  # type: ignore[attr-defined]
 
     def _refuse_redirect(self, call: Call, response: requests.Response) -> None:
@@ -195,7 +212,6 @@ class Transport:
         )
 
     def _failure(self, call: Call, error: Exception) -> Exception:
-        reason = _reason(error)
         certificate = next((c for c in _causes(error) if isinstance(c, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
             return M2PConfigError(
@@ -204,13 +220,39 @@ class Transport:
                     "If a private CA signed it, name its file in the extra 'verify'."
                 )
             )
-        if isinstance(error, requests.exceptions.ContentDecodingError | requests.exceptions.ChunkedEncodingError):
-            text = f"the answer broke off or is damaged: {reason}."
-        elif isinstance(error, ValueError):
-            return M2PConfigError(call.says(f"no valid request can be made of it ({type(error).__name__})."))
-        else:
-            text = f"no answer from {self._settings.base_url}: {reason}. Check host, network and proxy."
+        text = f"no whole answer from {self._settings.base_url}: {_reason(error)}. Check host, network and proxy."
         return Transient(M2PApiError(call.says(text), request_id=call.request_id))
+
+
+@lru_cache(maxsize=64)
+def _prepared_url(url: str) -> str:
+    """Return the URL as it goes over the wire: requests takes its time for that."""
+    return requests.Request("GET", url).prepare().url or ""
+
+
+def _prepare(
+    method: str, url: str, params: Mapping[str, Any] | None, headers: Mapping[str, str], data: bytes | None
+) -> requests.PreparedRequest:
+    request = requests.PreparedRequest()
+    request.method = method
+    request.url = _prepared_url(url)
+    query = urlencode({name: value for name, value in (params or {}).items() if value is not None}, doseq=True)
+    if query:
+        request.url += ("&" if "?" in request.url else "?") + query
+    request.headers = CaseInsensitiveDict(headers)
+    if data is not None:
+        request.headers["Content-Length"] = str(len(data))
+        request.body = data
+    return request
+
+
+def _first_bytes(chunks: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Yield chunks up to the one that goes beyond the limit."""
+    for chunk in chunks:
+        yield chunk
+        limit -= len(chunk)
+        if limit < 0:
+            return
 
 
 class _Exchange:
@@ -330,11 +372,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _reason(error: Exception) -> str:
     """Say why a connection failed, in words that hold no address of a proxy and nothing of the request."""
-    details = (
-        cause.strerror or str(cause)
-        for cause in _causes(error)
-        if isinstance(cause, OSError) and not isinstance(cause, requests.RequestException)
-    )
+    details = (cause.strerror or str(cause) for cause in _causes(error) if isinstance(cause, OSError))
     detail = next(filter(None, details), "")
     return f"{type(error).__name__} ({detail})" if detail else type(error).__name__
 
