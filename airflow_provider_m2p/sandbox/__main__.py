@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     args.add_argument(
         "--extra-tenants", type=int, default=0, metavar="N", help="TENANT_001 ... with three clients each"
     )
+    args.add_argument("--state", metavar="FILE", help="SQLite file that outlives the sandbox (default: memory)")
     return args
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from airflow_provider_m2p import __version__
-from airflow_provider_m2p.sandbox import auth_routes, control_routes, docs, product_routes
+from airflow_provider_m2p.sandbox import auth_routes, control_routes, docs, issuance_routes, product_routes
 from airflow_provider_m2p.sandbox.gateway import Gateway
 from airflow_provider_m2p.sandbox.problems import Code, Problem
 from airflow_provider_m2p.sandbox.simulator import Platform, RequestRecord
@@ -31,11 +32,13 @@ def create_app(platform: Platform) -> ASGIApp:
         redoc_url=None,
         openapi_url=docs.OPENAPI_PATH,
         redirect_slashes=False,
+        dependencies=[Depends(docs.request_id)],
     )
     app.state.platform = platform
     app.include_router(auth_routes.router)
     app.include_router(product_routes.router)
     app.include_router(product_routes.router, prefix="/configs")
+    app.include_router(issuance_routes.router)
     app.include_router(control_routes.router)
     docs.install(app)
     app.add_exception_handler(Problem, refuse)
@@ -51,7 +54,7 @@ async def refuse(request: Request, error: Any) -> Response:
     platform: Platform = request.app.state.platform
     platform.audit.record(
         tenant=record.tenant or "",
-        actor=record.client_id or str((request.scope.get("client") or ("",))[0]),
+        actor=record.client_id or record.address,
         action=request.method,
         target=request.url.path,
         outcome=error.code.value[1],
@@ -70,6 +73,10 @@ async def refuse_invalid(request: Request, error: Any) -> Response:
 
 async def refuse_http(request: Request, error: Any) -> Response:
     """What the framework refuses: an unknown path, a method that a path does not have, a body it cannot read."""
+    if error.status_code == 405:
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
+        error.headers = {"Allow": ", ".join(sorted(methods))}
     code = {404: Code.NOT_FOUND, 405: Code.METHOD}.get(error.status_code, Code.INVALID)
     return await refuse(request, Problem(code, str(error.detail), headers=error.headers, status=error.status_code))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from decimal import Decimal
 from random import Random
@@ -37,7 +36,7 @@ class Catalogue:
         self._state = state
         self._tenant = tenant
         self._seed = seed
-        self._lock = threading.RLock()
+        self._lock = state.lock
         made = (make_product(seed, tenant, number) for number in range(size))
         self._rows: dict[str, bytes] = {product["productId"]: encode(product) for product in made}
         self._next = size

@@ -36,6 +36,7 @@ class Gateway:
             query=scope["query_string"].decode("latin-1"),
             headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
             request_id=headers.get("x-request-id") or str(uuid.uuid4()),
+            address=address_of(scope, self._platform.settings.proxies),
         )
         scope["state"]["record"] = record
 
@@ -50,10 +51,9 @@ class Gateway:
             return
         self._platform.requests.append(record)
         settings = self._platform.settings
-        address = address_of(scope, settings.proxies)
         if settings.latency_ms:
             await asyncio.sleep(settings.latency_ms / 1000)
-        if settings.allowed and not within(address, settings.allowed):
+        if settings.allowed and not within(record.address, settings.allowed):
             problem = Problem(Code.ADDRESS, "Your address is not on the allow-list. Ask for it to be added.")
             await problem.response(scope["path"])(scope, receive, traced)
             return

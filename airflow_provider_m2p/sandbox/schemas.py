@@ -45,13 +45,17 @@ class ProductFields(Model):
     status: str | None = None
     kycType: str | None = None
     allowUpi: bool | None = None
-    countryCode: int | str | None = None
+    countryCode: float | int | str | None = None
     issuanceFee: Money | None = None
     maxLoadAmount: Money | None = None
     limits: dict[str, Any] | None = None
     fees: list[dict[str, Any]] | None = None
     binRanges: list[dict[str, Any]] | None = None
     notification: list[dict[str, Any]] | None = None
+
+
+class ProductDraft(ProductFields):
+    """A product without what the platform gives it: `productId`, `createdAt` and `updatedAt`."""
 
 
 class Product(ProductFields):
@@ -64,6 +68,109 @@ class ProductList(Model):
     """``pagination`` is null when neither ``pageNo`` nor ``pageSize`` was asked for: then this is the whole list."""
 
     result: list[Product]
+    pagination: Pagination | None
+
+
+ChangeStatus = Literal["PENDING_APPROVAL", "APPROVED", "REJECTED"]
+
+
+class ProductChange(Model):
+    changeId: str
+    changeType: Literal["CREATE", "UPDATE"]
+    currentStatus: ChangeStatus
+    productId: str
+    product: Product
+    maker: str
+    checker: str | None
+    remark: str | None
+    createdAt: str
+    updatedAt: str
+
+
+class ChangeAnswer(Model):
+    result: ProductChange
+
+
+class ChangeList(Model):
+    result: list[ProductChange]
+    pagination: Pagination | None
+
+
+class Transition(Model):
+    """What another client than the maker decides."""
+
+    action: Literal["APPROVED", "REJECTED"]
+    remark: str | None = Field(None, max_length=500)
+
+
+class Issuance(Model):
+    id: str
+    applicationNumber: str
+    currentStatus: str
+    corporate: dict[str, Any]
+    product: dict[str, Any]
+    noOfCards: int
+    loadAmount: str
+    totalFee: float
+    remarks: list[str]
+    createdAt: str
+
+
+class PartialPagination(Model):
+    pageNo: int
+    pageSize: int
+    totalElements: int
+
+
+class IssuanceList(Model):
+    result: list[Issuance]
+    pagination: PartialPagination
+
+
+class RevocationRequest(Model):
+    token: Annotated[str, StringConstraints(min_length=1)]
+
+
+class Rotation(Model):
+    """How long the old secret stays good; the platform decides if it is left out."""
+
+    windowSeconds: float | None = Field(None, ge=0, le=31_536_000)
+
+
+class RotatedSecret(Model):
+    clientId: str
+    clientSecret: str
+    previousSecretValidUntil: str
+
+
+class RotatedAnswer(Model):
+    result: RotatedSecret
+
+
+class RevokedClient(Model):
+    clientId: str
+
+
+class RevokedAnswer(Model):
+    result: RevokedClient
+
+
+class KeySet(Model):
+    keys: list[dict[str, Any]]
+
+
+class AuditEvent(Model):
+    at: str
+    tenant: str
+    actor: str
+    action: str
+    target: str
+    outcome: str
+    requestId: str
+
+
+class AuditList(Model):
+    result: list[AuditEvent]
     pagination: Pagination | None
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+from airflow_provider_m2p.sandbox.approvals import Approvals
 from airflow_provider_m2p.sandbox.audit import Audit
 from airflow_provider_m2p.sandbox.catalogue import Catalogue
 from airflow_provider_m2p.sandbox.clients import Clients
@@ -23,6 +23,7 @@ class RequestRecord:
     """
     One request the sandbox got. Secrets and tokens are left out: ``token`` is the token's id (``jti``).
 
+    :param address: where it came from, as the allow-list sees it.
     :param status: status answered; ``None`` while it is under way, or when the connection was cut.
     """
 
@@ -31,6 +32,7 @@ class RequestRecord:
     query: str
     headers: dict[str, str] = field(repr=False)
     request_id: str
+    address: str
     client_id: str | None = None
     tenant: str | None = None
     token: str | None = None
@@ -55,13 +57,13 @@ class Platform:
         self.tokens = Tokens(self.state, self.clock, ttl=settings.token_ttl)
         self.limiter = Limiter(settings.rate_limit, self.clock)
         self.audit = Audit(self.state, self.clock)
+        self.approvals = Approvals(self.state, self.clock, self.catalogue)
         self.requests: deque[RequestRecord] = deque(maxlen=REQUESTS_KEPT)
         self._catalogues: dict[str, Catalogue] = {}
-        self._making = threading.Lock()
 
     def catalogue(self, tenant: str) -> Catalogue:
         """The tenant's products, made when first asked for."""
-        with self._making:
+        with self.state.lock:
             if tenant not in self._catalogues:
                 size = self.settings.products
                 self._catalogues[tenant] = Catalogue(self.state, tenant, seed=self.settings.seed, size=size)

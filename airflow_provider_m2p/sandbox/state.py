@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 SCHEMA = """
@@ -38,7 +39,8 @@ class State:
     """
 
     def __init__(self, path: str | None = None) -> None:
-        self._lock = threading.RLock()
+        # Whoever else guards something under a lock uses this one, so that two locks are never taken in two orders.
+        self.lock = threading.RLock()
         self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
         if path:
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -46,12 +48,24 @@ class State:
         self._db.executescript(SCHEMA)
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one statement, which is one transaction, and return its rows."""
-        with self._lock:
+        """Run one statement, a transaction of its own outside :meth:`transaction`, and return its rows."""
+        with self.lock:
             return self._db.execute(sql, values).fetchall()
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the statements of a block one transaction, and keep other threads out meanwhile."""
+        with self.lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._db.close()
 
     def remembered(self, name: str, value: str) -> str:

@@ -1,0 +1,30 @@
+"""Corporate issuances, of which the vendor documents a list by status."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from airflow_provider_m2p.sandbox.authorization import PlatformDep, Reader
+from airflow_provider_m2p.sandbox.docs import SECURED
+from airflow_provider_m2p.sandbox.issuances import issuance_rows
+from airflow_provider_m2p.sandbox.paging import PageNo, PageSize, cut, envelope
+from airflow_provider_m2p.sandbox.schemas import IssuanceList
+
+router = APIRouter(prefix="/prepaid/middleware", tags=["Issuances"], responses=SECURED)
+Status = Literal["CREATED", "PENDING_APPROVAL", "APPROVED", "REJECTED", "SUCCESS", "FAILED"]
+cached_rows = lru_cache(maxsize=64)(issuance_rows)
+
+
+@router.get("/v1/corporate-issuances/fetch-by-status/{status}", response_model=IssuanceList)
+async def list_issuances(
+    platform: PlatformDep, caller: Reader, status: Status, pageNo: PageNo = 0, pageSize: PageSize = 10
+) -> Response:
+    """The tenant's issuances in one status. The answer tells neither `list` nor `totalPages`."""
+    settings = platform.settings
+    rows = cached_rows(settings.seed, caller.tenant, settings.products, status)
+    page, pagination = cut(rows, pageNo, pageSize, settings.page_size_max)
+    return envelope(page, {name: pagination[name] for name in ("pageNo", "pageSize", "totalElements")})
