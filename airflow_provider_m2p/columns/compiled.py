@@ -31,7 +31,7 @@ _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
-class Misfit(Exception):  # noqa: N818  no error: the shape grows and the rows are read again
+class Misfit(Exception):
     """A row does not fit the shape that the code was compiled for."""
 
 

@@ -38,6 +38,7 @@ class Tokens:
     INSTANT = 32
     STRING = 64
     JSON = 128
+    ARRAY = 256
 
 
 class Kind(enum.Enum):
@@ -50,6 +51,7 @@ class Kind(enum.Enum):
     INSTANT = "instant"
     TEXT = "text"
     JSON = "json"
+    CHILD = "child"  # an array whose elements are the rows of a table of their own
 
 
 _NUMBERS = Tokens.INT | Tokens.BIGINT | Tokens.FRACTION
@@ -61,6 +63,7 @@ TOKENS_OF = {
     Kind.INSTANT: Tokens.INSTANT,
     Kind.TEXT: Tokens.STRING,
     Kind.JSON: Tokens.JSON,
+    Kind.CHILD: Tokens.ARRAY,
 }
 _KIND_OF_ONE = {
     Tokens.BOOL: Kind.BOOL,
@@ -68,6 +71,8 @@ _KIND_OF_ONE = {
     Tokens.DATE: Kind.DATE,
     Tokens.INSTANT: Kind.INSTANT,
     Tokens.JSON: Kind.JSON,
+    Tokens.ARRAY: Kind.JSON,
+    Tokens.JSON | Tokens.ARRAY: Kind.JSON,
 }
 
 
@@ -155,4 +160,4 @@ def tokens_of(value: Any) -> int:
         return Tokens.BOOL
     if cls is int:
         return Tokens.INT if INT64_MIN <= value <= INT64_MAX else Tokens.BIGINT
-    return Tokens.JSON
+    return Tokens.ARRAY if cls is list else Tokens.JSON

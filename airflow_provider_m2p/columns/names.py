@@ -39,8 +39,13 @@ def _mark(path: Path) -> str:
     return hashlib.sha256(json.dumps(path).encode()).hexdigest()[:8]
 
 
-def _cut(name: str, limit: int) -> str:
-    return name.encode()[:limit].decode(errors="ignore")
+def cut(name: str, path: Path, limit: int) -> str:
+    """Return a name as it is if it is short enough, else its beginning and a mark made from the path."""
+    return name if len(name.encode()) <= limit else _marked(name, path, limit)
+
+
+def _marked(name: str, path: Path, limit: int) -> str:
+    return f"{name.encode()[: limit - 9].decode(errors='ignore')}_{_mark(path)}"
 
 
 def assign(paths: Iterable[Path], taken: Mapping[str, Path], limit: int) -> dict[Path, str]:
@@ -59,7 +64,7 @@ def assign(paths: Iterable[Path], taken: Mapping[str, Path], limit: int) -> dict
     for path in sorted(set(paths)):
         name = join(path)
         if len(name.encode()) > limit or name.casefold() in used or name.startswith(META_PREFIX):
-            name = f"{_cut(name, limit - 9)}_{_mark(path)}"
+            name = _marked(name, path, limit)
         used.add(name.casefold())
         names[path] = name
     return names

@@ -5,13 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import PageStream
+from airflow_provider_m2p.columns import names
+from airflow_provider_m2p.columns.elements import PARENT, POSITION
 from airflow_provider_m2p.columns.keys import Key
+from airflow_provider_m2p.columns.kinds import Kind, Tokens
+from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PLoadError
 from airflow_provider_m2p.warehouse.books import Books
@@ -51,16 +56,32 @@ class Load:
             version = self._books.version(spec.table, spec.tenant_id)
             shape = target.shape()
             known = self._known_rows(target, shape)
-        stage = Stage(self._dialect, shape, known)
+        child_stage = self._child_stage if spec.child_tables else None
+        stage = Stage(self._dialect, shape, known, child_stage)
         try:
             self._read(pages, stage)
+            for column in shape.columns if spec.child_tables else ():
+                if column.tokens & Tokens.ARRAY:
+                    stage.child(column.path)
             with self._dialect.transaction(spec.full_name, self._lock_seconds):
-                return self._apply(pages, shape, stage, version)
+                return self._apply(pages, stage, version)
         finally:
             if not self._connection.invalidated:
                 if self._connection.in_transaction():
                     self._connection.rollback()
                 stage.drop()
+
+    def _child_spec(self, path: Path) -> LoadSpec:
+        """Return how the elements of an array are loaded: into a table of their own, keyed by parent and position."""
+        table = names.cut(f"{self._spec.table}__{names.join(path)}", path, self._dialect.name_limit)
+        parent = (f"{PARENT}.{names.join(tuple(name.split('.')))}" for name in self._spec.key_columns)
+        return replace(self._spec, table=table, key_columns=(*parent, POSITION), child_tables=False)
+
+    def _child_stage(self, path: Path) -> Stage:
+        with self._connection.begin():
+            target = Target.inspect(self._dialect, self._child_spec(path), self._books)
+            target.check_key()
+        return Stage(self._dialect, target.shape())
 
     def _known_rows(self, target: Target, shape: Shape) -> Callable[[list[Key]], dict[Key, tuple[str, str]]] | None:
         """Return the look-up of rows that the table holds, where a row may be skipped that is there already."""
@@ -93,13 +114,10 @@ class Load:
                 log.info("Read %s rows, page %s%s, %.0f rows/s%s", stage.rows, page.number + 1, of, rate, left)
         stage.flush()
 
-    def _apply(self, pages: PageStream, shape: Shape, stage: Stage, version: int) -> LoadResult:
+    def _apply(self, pages: PageStream, stage: Stage, version: int) -> LoadResult:
         """Change the table, its columns and the books. Runs in one transaction, under the table's lock."""
         spec = self._spec
-        target = Target.inspect(self._dialect, spec, self._books)
-        target.check_key()
         moment = self._moment()
-        planned, changes = target.plan(shape, stage.table)
         result = LoadResult(
             load_id=spec.load_id,
             tenant_id=spec.tenant_id,
@@ -107,42 +125,60 @@ class Load:
             write_mode=spec.write_mode,
             pages=pages.pages,
             rows_read=stage.rows,
-            schema_changes=changes,
         )
-        if planned:
-            target.evolve(planned, spec.load_id, moment)
-            table = target.table(planned)
-            own = table.c[TENANT] == spec.tenant_id
-            fresh = not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar()
-            values = {
-                column.path: (table.c[column.name], self._dialect.convert(stage.table.c[f"c{place}"], kind, column.kind))
-                for place, (column, kind) in enumerate(zip(planned, stage.kinds, strict=True))
-            }
-            merge = Merge(
-                dialect=self._dialect,
-                table=table,
-                stage=stage.table,
-                live=target.live(table),
-                keys=[values[path] for path in shape.key],
-                values=list(values.values()),
-                tenant_id=spec.tenant_id,
-                load_id=spec.load_id,
-                moment=moment,
-                fresh=fresh,
-                force=bool(target.lost),
-            )
-            self._merge(merge, pages, stage, version, result)
+        merges = [self._evolved(spec, stage, moment, result)]
+        merges += [
+            self._evolved(self._child_spec(path), child, moment, result) for path, child in stage.children.items()
+        ]
+        parent, *children = merges
+        if parent is not None:
+            may_delete = self._merge(parent, pages, version, result)
+            for child in children:
+                if child is not None:
+                    child.execute(sa.delete(child.stage).where(~sa.exists().where(child.stage.c.ord == stage.table.c.ord)))
+                    self._merge_children(child, parent, may_delete)
         self._books.note(spec, result, self._started_at, moment)
         return result
 
-    def _merge(self, merge: Merge, pages: PageStream, stage: Stage, version: int, result: LoadResult) -> None:
+    def _evolved(self, spec: LoadSpec, stage: Stage, moment: datetime, result: LoadResult) -> Merge | None:
+        """Bring a table into the form of its rows, and return how to merge them; ``None`` if there is no column yet."""
+        target = Target.inspect(self._dialect, spec, self._books)
+        target.check_key()
+        planned, changes = target.plan(stage.shape, stage.table)
+        result.schema_changes += [{"table": spec.table} | change for change in changes] if spec is not self._spec else changes
+        if not planned:
+            return None
+        target.evolve(planned, spec.load_id, moment)
+        table = target.table(planned)
+        own = table.c[TENANT] == spec.tenant_id
+        values = {
+            column.path: (table.c[column.name], self._dialect.convert(stage.table.c[f"c{place}"], kind, column.kind))
+            for place, (column, kind) in enumerate(zip(planned, stage.kinds, strict=True))
+            if column.kind is not Kind.CHILD
+        }
+        return Merge(
+            dialect=self._dialect,
+            table=table,
+            stage=stage.table,
+            live=target.live(table),
+            keys=[values[path] for path in stage.shape.key],
+            values=list(values.values()),
+            tenant_id=spec.tenant_id,
+            load_id=spec.load_id,
+            moment=moment,
+            fresh=not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar(),
+            force=bool(target.lost),
+        )
+
+    def _merge(self, merge: Merge, pages: PageStream, version: int, result: LoadResult) -> bool:
+        """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
         result.duplicates = drop_duplicates(merge)
         if not merge.fresh and version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(pages, result)
         live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
-        counts: Counts = WRITERS[spec.write_mode](merge, may_delete)
+        counts: Counts = WRITERS[spec.write_mode](merge, merge.live if may_delete else None)
         if counts.deleted > spec.max_delete_ratio * live:
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows that "
@@ -151,6 +187,19 @@ class Load:
             )
         result.inserted, result.updated, result.deleted = counts.inserted, counts.updated, counts.deleted
         result.unchanged = result.rows_read - result.duplicates - counts.inserted - counts.updated
+        return may_delete
+
+    def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> None:
+        """Merge the elements of the rows that were staged whole; those of other rows stay, unless the row disappeared."""
+        same_parent = sa.and_(
+            *(child.table.c[column.name] == value for (column, _), (_, value) in zip(child.keys, parent.keys, strict=False))
+        )
+        staged = sa.exists().where(same_parent)
+        if may_delete:
+            gone = ~staged.where(~parent.staged).correlate(child.table)
+        else:
+            gone = staged.where(parent.staged).correlate(child.table)
+        WRITERS[self._spec.write_mode](child, sa.and_(child.live, gone))
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""

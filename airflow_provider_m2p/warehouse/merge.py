@@ -107,24 +107,24 @@ class Merge:
         return sa.literal(self.moment, self.table.c[LOADED_AT].type)
 
 
-def append(merge: Merge) -> Counts:
+def append(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Add all rows; first remove what an earlier attempt of the same load added."""
     if not merge.fresh:
         merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
     return Counts(inserted=merge.insert(sa.true()))
 
 
-def upsert(merge: Merge, may_delete: bool) -> Counts:
+def upsert(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Change what changed, add what is new, and mark what disappeared."""
-    return _current_state(merge, may_delete, {DELETED_AT: merge.instant})
+    return _current_state(merge, gone, {DELETED_AT: merge.instant})
 
 
-def replace(merge: Merge, may_delete: bool) -> Counts:
+def replace(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Change what changed, add what is new, and remove what disappeared."""
-    return _current_state(merge, may_delete, None)
+    return _current_state(merge, gone, None)
 
 
-def _current_state(merge: Merge, may_delete: bool, mark: dict[str, Any] | None) -> Counts:
+def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict[str, Any] | None) -> Counts:
     if merge.fresh:
         return Counts(inserted=merge.insert(sa.true()))
     table, stage = merge.table, merge.stage
@@ -146,10 +146,10 @@ def _current_state(merge: Merge, may_delete: bool, mark: dict[str, Any] | None) 
     )
     exists = sa.exists().where(merge.own, merge.same_key).correlate(stage)
     inserted = merge.insert(~exists)
-    return Counts(inserted, updated, _disappeared(merge, mark) if may_delete else 0)
+    return Counts(inserted, updated, _disappeared(merge, gone, mark))
 
 
-def history(merge: Merge, may_delete: bool) -> Counts:
+def history(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Close the interval of what changed or disappeared, and open one for what is new or has changed (SCD type 2)."""
     if merge.fresh:
         return Counts(inserted=merge.insert(sa.true()))
@@ -159,16 +159,17 @@ def history(merge: Merge, may_delete: bool) -> Counts:
     updated = merge.execute(sa.update(table).where(merge.live, changed).values({VALID_TO: merge.moment}))
     current = sa.exists().where(merge.live, merge.same_key).correlate(stage)
     opened = merge.insert(~current)
-    deleted = _disappeared(merge, {VALID_TO: merge.instant}) if may_delete else 0
-    return Counts(opened - updated, updated, deleted)
+    return Counts(opened - updated, updated, _disappeared(merge, gone, {VALID_TO: merge.instant}))
 
 
-def _disappeared(merge: Merge, mark: dict[str, Any] | None) -> int:
-    """Mark, or without a mark remove, the live rows that the stage does not have."""
+def _disappeared(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict[str, Any] | None) -> int:
+    """Mark, or without a mark remove, the rows that the stage does not have."""
+    if gone is None:
+        return 0
     seen = sa.exists().where(merge.same_key).correlate(merge.table)
     if mark is None:
-        return merge.execute(sa.delete(merge.table).where(merge.live, ~seen))
-    return merge.execute(sa.update(merge.table).where(merge.live, ~seen).values(mark))
+        return merge.execute(sa.delete(merge.table).where(gone, ~seen))
+    return merge.execute(sa.update(merge.table).where(gone, ~seen).values(mark))
 
 
 def drop_duplicates(merge: Merge) -> int:
@@ -188,11 +189,7 @@ def drop_duplicates(merge: Merge) -> int:
     return surplus
 
 
-Apply = Callable[[Merge, bool], Counts]
+#: Each takes the condition for the rows that go if the stage does not have them; ``None`` if none may go.
+Writer = Callable[[Merge, sa.ColumnElement[bool] | None], Counts]
 
-WRITERS: dict[str, Apply] = {
-    "append": lambda merge, _: append(merge),
-    "replace": replace,
-    "upsert": upsert,
-    "history": history,
-}
+WRITERS: dict[str, Writer] = {"append": append, "replace": replace, "upsert": upsert, "history": history}

@@ -8,27 +8,27 @@ row says no more than that it was seen.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.compiled import NULL, Cells, escape
+from airflow_provider_m2p.columns.elements import element_rows, parent_json
 from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
-from airflow_provider_m2p.columns.kinds import Kind, utc
-from airflow_provider_m2p.columns.names import show
-from airflow_provider_m2p.columns.reader import RowReader, row_hash
+from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
+from airflow_provider_m2p.columns.names import join, show
+from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hash
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from airflow_provider_m2p.client.page import Page
+    from airflow_provider_m2p.columns.names import Path
     from airflow_provider_m2p.columns.shape import Shape
 
-    Known = Callable[[list[Key]], dict[Key, tuple[str, str]]]
+Known = Callable[[list[Key]], dict[Key, tuple[str, str]]]
 
 _FLUSH_ROWS: Final = 2000
 
@@ -40,12 +40,21 @@ class Stage:
     :param dialect: the database.
     :param shape: the shape of the rows; columns ``c0``, ``c1`` ... of the stage follow its columns.
     :param known: gives the hashes of rows that the target holds, by their keys; ``None`` if it holds none.
+    :param child_stage: gives the stage for the elements of an array; ``None`` where arrays are JSON columns.
     """
 
-    def __init__(self, dialect: Dialect, shape: Shape, known: Known | None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        shape: Shape,
+        known: Known | None = None,
+        child_stage: Callable[[Path], Stage] | None = None,
+    ) -> None:
         self._dialect = dialect
-        self._shape = shape
+        self.shape = shape
         self._known = known
+        self._child_stage = child_stage
+        self.children: dict[Path, Stage] = {}
         self._reader = RowReader(shape)
         self._kinds: list[Kind] = []
         self._read_keys: KeyReader | None = None
@@ -72,11 +81,13 @@ class Stage:
 
     def keys(self) -> list[sa.Column[Any]]:
         """Return the staged key columns, in the order of the shape's key."""
-        places = {column.path: place for place, column in enumerate(self._shape.columns)}
-        return [self.table.c[f"c{places[path]}"] for path in self._shape.key if path in places]
+        places = {column.path: place for place, column in enumerate(self.shape.columns)}
+        return [self.table.c[f"c{places[path]}"] for path in self.shape.key if path in places]
 
     def drop(self) -> None:
-        """Remove the stage."""
+        """Remove the stage, and those of its arrays."""
+        for child in self.children.values():
+            child.drop()
         with self._dialect.connection.begin():
             self.table.drop(self._dialect.connection, checkfirst=False)
 
@@ -88,34 +99,77 @@ class Stage:
         :raises M2PSchemaError: a row lacks its key, or holds what the database cannot.
         """
         raws = page.rows
-        hashes = [sha256(raw).hexdigest()[:32] for raw in raws]
+        hashes = [_raw_hash(raw) for raw in raws]
         keys, known = self._look_up(raws)
         fresh = [n for n in range(len(raws)) if not known or known.get(keys[n], ("",))[0] != hashes[n]]
         whole = raws if len(fresh) == len(raws) else [raws[n] for n in fresh]
-        # Lines give the canonical hash everywhere; cells are wanted where there is no COPY.
-        rows = self._reader.read(
-            whole, page.number, cells=not self._dialect.takes_lines, has_escapes=page.has_escapes
-        )  # fmt: skip
-        self._fit()
-        if page.has_escapes:
-            json_cells = {place for place, kind in enumerate(self._kinds) if kind is Kind.JSON}
-            names = [show(column.path) for column in self._shape.columns]
-            self._dialect.refuse_unstorable(rows.lines, names, json_cells, page.number)
-        start = self.rows
+        rows = self._read(whole, page.number, page.has_escapes)
         for place, n in enumerate(fresh):
             canonical = row_hash(rows.lines[place])
             if known and known.get(keys[n], ("", ""))[1] == canonical:
-                self._same.append((start + n, canonical, keys[n]))
-            elif self._dialect.takes_lines:
-                self._lines.append(f"{start + n}\t{canonical}\t{hashes[n]}\t{rows.lines[place]}")
+                self._same.append((self.rows + n, canonical, keys[n]))
             else:
-                self._cells.append((str(start + n), canonical, hashes[n], *self._storable(rows.cells[place])))
+                self._put(self.rows + n, canonical, hashes[n], rows, place)
+                if self._child_stage is not None:
+                    self._put_elements(self.rows + n, rows.cells[place], page)
         if len(fresh) < len(raws):
             unread = set(range(len(raws))).difference(fresh)
-            self._same += [(start + n, known[keys[n]][1], keys[n]) for n in sorted(unread)]
+            self._same += [(self.rows + n, known[keys[n]][1], keys[n]) for n in sorted(unread)]
         self.rows += len(raws)
         if len(self._lines) + len(self._cells) + len(self._same) >= _FLUSH_ROWS:
             self.flush()
+
+    def _read(self, raws: list[msgspec.Raw], page: int, has_escapes: bool) -> Rows:
+        # Lines give the canonical hash everywhere; cells are wanted where there is no COPY, and to look into rows.
+        cells = not self._dialect.takes_lines or self._child_stage is not None
+        rows = self._reader.read(raws, page, cells=cells, has_escapes=has_escapes)
+        self._fit()
+        if has_escapes:
+            json_cells = {place for place, kind in enumerate(self._kinds) if kind is Kind.JSON}
+            names = [show(column.path) for column in self.shape.columns]
+            self._dialect.refuse_unstorable(rows.lines, names, json_cells, page)
+        return rows
+
+    def _put(self, order: int, canonical: str, raw_hash: str, rows: Rows, place: int) -> None:
+        if self._dialect.takes_lines:
+            self._lines.append(f"{order}\t{canonical}\t{raw_hash}\t{rows.lines[place]}")
+        else:
+            self._cells.append((str(order), canonical, raw_hash, *self._storable(rows.cells[place])))
+
+    def _put_elements(self, order: int, cells: Cells, page: Page) -> None:
+        """Stage the elements of a row's arrays, under the row's own order."""
+        parent: bytes | None = None
+        for place, column in enumerate(self.shape.columns):
+            array = cells[place] if column.tokens == Tokens.ARRAY else None
+            if array is None:
+                continue
+            if parent is None:
+                by_path = {c.path: n for n, c in enumerate(self.shape.columns)}
+                places = [by_path[path] for path in self.shape.key]
+                names = [join(path) for path in self.shape.key]
+                parent = parent_json(names, [self._kinds[n] for n in places], tuple(cells[n] for n in places))
+            self.child(column.path).add_elements(order, list(element_rows(array, parent)), page)
+
+    def child(self, path: Path) -> Stage:
+        """Return the stage for the elements of an array."""
+        if path not in self.children:
+            assert self._child_stage is not None
+            self.children[path] = self._child_stage(path)
+        return self.children[path]
+
+    def add_elements(self, order: int, elements: list[msgspec.Raw], page: Page) -> None:
+        """
+        Take in the elements of one array.
+
+        :param order: that of the parent's row.
+        """
+        if elements:
+            rows = self._read(elements, page.number, page.has_escapes)
+            for place, raw in enumerate(elements):
+                self._put(order, row_hash(rows.lines[place]), _raw_hash(raw), rows, place)
+            self.rows += len(elements)
+            if len(self._lines) + len(self._cells) >= _FLUSH_ROWS:
+                self.flush()
 
     def _look_up(self, raws: list[msgspec.Raw]) -> tuple[list[Key], dict[Key, tuple[str, str]]]:
         if self._known is None or self._read_keys is None or not raws:
@@ -137,13 +191,13 @@ class Stage:
 
     def _fit(self) -> None:
         """Bring the stage into the form of the shape."""
-        kinds = [kind for column in self._shape.columns if (kind := column.kind) is not None]
+        kinds = [kind for column in self.shape.columns if (kind := column.kind) is not None]
         if kinds == self._kinds:
             return
         self.flush()
         with self._dialect.connection.begin():
             for place, kind in enumerate(kinds):
-                is_key = self._shape.columns[place].path in self._shape.key
+                is_key = self.shape.columns[place].path in self.shape.key
                 if place >= len(self._kinds):
                     column: sa.Column[Any] = sa.Column(f"c{place}", self._dialect.stage_type(kind, key=is_key))
                     self._dialect.add_column(self.table, column)
@@ -153,7 +207,7 @@ class Stage:
                     self._dialect.widen_staged(self.table, column, self._kinds[place], kind)
                     column.type = self._dialect.stage_type(kind, key=is_key)
         self._kinds = kinds
-        self._read_keys = key_reader(self._shape) if self._known else None
+        self._read_keys = key_reader(self.shape) if self._known else None
 
     def flush(self) -> None:
         """Write what waits."""
@@ -167,6 +221,8 @@ class Stage:
             self._cells = []
         if self._same:
             self._flush_same()
+        for child in self.children.values():
+            child.flush()
 
     def _flush_same(self) -> None:
         columns = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
@@ -177,3 +233,7 @@ class Stage:
         else:
             self._dialect.write_cells(self.table, columns, [(str(n), row_hash, None, *key) for n, row_hash, key in self._same])
         self._same = []
+
+
+def _raw_hash(raw: msgspec.Raw) -> str:
+    return sha256(raw).hexdigest()[:32]

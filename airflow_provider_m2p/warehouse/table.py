@@ -9,7 +9,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns import names
-from airflow_provider_m2p.columns.kinds import Kind, kind_of
+from airflow_provider_m2p.columns.elements import PARENT, POSITION
+from airflow_provider_m2p.columns.kinds import Kind, Tokens, kind_of
 from airflow_provider_m2p.columns.names import Path, show
 from airflow_provider_m2p.columns.shape import Field, Shape
 from airflow_provider_m2p.exceptions import M2PSchemaError
@@ -62,7 +63,7 @@ class Target:
         target.present = reflected
         known = books.columns(spec.table)
         for column in known:
-            if column.name in reflected:
+            if column.name in reflected or column.kind is Kind.CHILD:
                 target.columns[column.path] = column
             else:
                 target.lost.append(column.name)
@@ -122,6 +123,7 @@ class Target:
         data = [
             sa.Column(c.name, self.dialect.column_type(c.kind, key=c.name in keys), nullable=c.name not in keys)
             for c in columns
+            if c.kind is not Kind.CHILD
         ]
         metadata = sa.MetaData()
         return sa.Table(self.spec.table, metadata, *data, *self.meta_columns(), schema=self.spec.schema)
@@ -189,7 +191,10 @@ class Target:
         taken |= {name: () for name in self.present if name not in taken}
         new = [column for column in shape.columns if column.path not in self.columns]
         adopted = {c.path: name for c in new if (name := names.join(c.path)) in self.strangers}
-        named = names.assign([c.path for c in new if c.path not in adopted], taken, self.dialect.name_limit)
+        given = {c.path: c.path[-1] for c in new if c.path[0] in (PARENT, POSITION)}
+        taken |= {name: path for path, name in given.items()}
+        free = [c.path for c in new if c.path not in adopted and c.path not in given]
+        named = names.assign(free, taken, self.dialect.name_limit) | given
         planned: list[StoredColumn] = []
         changes: list[dict[str, Any]] = []
         position = max((column.position for column in self.columns.values()), default=-1) + 1
@@ -227,6 +232,18 @@ class Target:
     def _kind(self, column: Field, stored: Kind | None, stage: sa.Table, staged: sa.Column[Any]) -> Kind:
         kind = kind_of(column.tokens, stored)
         assert kind is not None
+        if self.spec.child_tables and column.tokens & Tokens.ARRAY:
+            if column.tokens != Tokens.ARRAY or stored not in (None, Kind.CHILD):
+                raise M2PSchemaError(
+                    f"child_tables is on, but the field {show(column.path)!r} is not always an array, or table "
+                    f"{self.spec.table!r} has it in a column already. Load it with child_tables=False."
+                )
+            return Kind.CHILD
+        if stored is Kind.CHILD:
+            raise M2PSchemaError(
+                f"Table {self.spec.table!r} has the arrays {show(column.path)!r} in a child table. Load it with "
+                "child_tables=True, or into another table."
+            )
         return kind if self.dialect.fits(stage, column, staged) else Kind.TEXT
 
     def _check_policy(self, changes: list[dict[str, Any]]) -> None:
@@ -259,6 +276,8 @@ class Target:
                     self.dialect.add_column(table, sa.Column(column.name, column.type))
             keys = self._key_names(planned)
             for stored in planned:
+                if stored.kind is Kind.CHILD:
+                    continue
                 before = self._kind_before(stored)
                 if before is not None and before is not stored.kind:
                     self.dialect.widen_column(table, stored.name, before, stored.kind, key=stored.name in keys)
