@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tools.local import CLIENT_ID, TENANT, airflow, airflow_environment, fresh_home, running_sandbox
+from tools.local import CLIENT_ID, TENANT, airflow, airflow_environment, connections, fresh_home, running_sandbox
 from tools.postgres import postgres_server
 from tools.verify import Table, compare, read_postgres, read_sqlite, served_products
 
@@ -166,7 +166,9 @@ def evolve(base_url: str) -> dict[str, list[str]]:
 
 def demo(home: Path, warehouse: Warehouse, base_url: str) -> None:
     """Load, check, let the catalogue change, load and check again."""
-    environment = airflow_environment(home, base_url, warehouse.connection)
+    environment = airflow_environment(home)
+    for conn_id, connection in connections(base_url, warehouse.connection).items():
+        environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(connection)
     versions = [("airflow-provider-m2p", "airflow-provider-m2p"), ("Airflow", "apache-airflow"), ("pandas", "pandas")]
     versions += [("SQLAlchemy", "sqlalchemy")]
     say("  ".join(f"{name} {version(package)}" for name, package in versions) + f"  Python {platform.python_version()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -39,26 +38,35 @@ def running_sandbox() -> Iterator[str]:
             process.terminate()
 
 
-def m2p_connection(base_url: str, client_id: str = CLIENT_ID, tenant_id: str = TENANT) -> str:
-    """Return a connection to the sandbox, as the value of an ``AIRFLOW_CONN_...`` variable."""
-    return json.dumps(
-        {
+def connections(base_url: str, warehouse: dict[str, object]) -> dict[str, dict[str, object]]:
+    """
+    Return the connections of the example DAGs, in Airflow's JSON form.
+
+    :param base_url: the sandbox's URL.
+    :param warehouse: the connection ``warehouse``.
+    """
+
+    def m2p(client_id: str, tenant_id: str) -> dict[str, object]:
+        return {
             "conn_type": "m2p",
             "host": base_url,
             "login": client_id,
             "password": f"{client_id}-secret",
             "extra": {"tenant_id": tenant_id},
         }
-    )
+
+    return {
+        "m2p_default": m2p(CLIENT_ID, TENANT),
+        "m2p_globex": m2p("globex-viewer", "GLOBEX"),
+        "warehouse": warehouse,
+    }
 
 
-def airflow_environment(home: Path, base_url: str, warehouse: dict[str, object]) -> dict[str, str]:
+def airflow_environment(home: Path) -> dict[str, str]:
     """
-    Return the environment for an Airflow with a home of its own, the example DAGs and their connections.
+    Return the environment for an Airflow with a home of its own and the example DAGs.
 
     :param home: directory for everything that Airflow writes.
-    :param base_url: the sandbox's URL.
-    :param warehouse: the connection ``warehouse``, in Airflow's JSON form.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
     return {
@@ -67,9 +75,6 @@ def airflow_environment(home: Path, base_url: str, warehouse: dict[str, object])
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-        "AIRFLOW_CONN_M2P_DEFAULT": m2p_connection(base_url),
-        "AIRFLOW_CONN_M2P_GLOBEX": m2p_connection(base_url, "globex-viewer", "GLOBEX"),
-        "AIRFLOW_CONN_WAREHOUSE": json.dumps(warehouse),
         # Tokens and caches stay in here as well.
         "XDG_CACHE_HOME": str(home / "cache"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
