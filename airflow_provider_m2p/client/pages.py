@@ -297,6 +297,7 @@ class _Ahead:
 
         :param number: the page; it must be the next one.
         """
+        self._stop.check()
         expected, future = self._under_way.popleft()
         if expected != number:
             raise RuntimeError(f"page {expected} is next, not {number}")

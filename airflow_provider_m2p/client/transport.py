@@ -168,6 +168,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the kept connections."""
+        self._pool.close()
         self._adapter.close()
 
     def _encode(self, call: Call, body: Any) -> bytes:
@@ -313,9 +314,9 @@ class _Response(http.client.HTTPResponse):
     """Reads through ``_TimedReader``, with a buffer that holds most answers: every read competes for the GIL."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
         exchange = _Exchange.current()
         exchange.begin(sock)
+        super().__init__(sock, *args, **kwargs)
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_TimedReader(raw, sock, exchange), _RECEIVE_BUFFER)
 

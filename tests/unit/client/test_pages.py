@@ -1,0 +1,458 @@
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_m2p.client import Page, PageStream
+from airflow_provider_m2p.client import pages as pages_module
+from airflow_provider_m2p.client.pages import Pages
+from airflow_provider_m2p.exceptions import M2PApiError, M2PConfigError, M2PPaginationError, M2PResponseError
+
+from .conftest import Asked, MakeClient, Platform, Reply
+
+COMPLETE = ("pageNo", "pageSize", "totalPages", "totalElements")
+PARTIAL = ("pageNo", "pageSize", "totalElements")
+SIZES_ONLY = ("pageNo", "pageSize")
+PAGES_ONLY = ("totalPages",)
+
+
+def products(count: int) -> list[dict[str, Any]]:
+    return [{"productId": f"p{number:05}"} for number in range(count)]
+
+
+def ids(stream: Pages) -> list[str]:
+    return [row["productId"] for page in stream for row in page.records()]
+
+
+def asked(platform: Platform) -> list[int]:
+    return [asked.page for asked in platform.lists]
+
+
+def m2p_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("m2p-pages")]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert m2p_threads() == []
+
+
+@pytest.mark.parametrize("keys", [COMPLETE, PARTIAL, SIZES_ONLY, PAGES_ONLY, ("totalElements",), ("pageNo",), (), None])
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 35, 40, 95])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_every_shape_is_read_whole(
+    platform: Platform, make_client: MakeClient, keys: Any, count: int, concurrency: int
+) -> None:
+    platform.serve_rows(products(count), pagination=keys)
+    stream = make_client(page_size=10, max_concurrency=concurrency).pages()
+    assert ids(stream) == [row["productId"] for row in products(count)]
+    assert (stream.complete, stream.rows, stream.total_changed) == (True, count, False)
+    assert stream.pages == -(-count // 10)
+    assert stream.total_rows == (count if keys and "totalElements" in keys else None)
+    # Never a page more than it takes to know, but for those fetched ahead of a long list of unknown length.
+    known = keys is not None and ("totalElements" in keys or "totalPages" in keys)
+    needed = max(1, -(-count // 10)) if known else stream.pages + 1
+    assert len(platform.lists) <= needed + (concurrency - 1 if count >= 40 and not known else 0)
+    assert len(set(asked(platform))) == len(asked(platform))
+
+
+@pytest.mark.parametrize("keys", [COMPLETE, PARTIAL, SIZES_ONLY, PAGES_ONLY, ("pageNo",), (), None])
+@pytest.mark.parametrize("count", [0, 6, 7, 8, 14, 31])
+@pytest.mark.parametrize("paging", ["auto", "page"])
+def test_a_platform_with_a_smaller_page_size_loses_no_rows(
+    platform: Platform, make_client: MakeClient, keys: Any, count: int, paging: str
+) -> None:
+    platform.serve_rows(products(count), pagination=keys, cap=7)
+    stream = make_client(page_size=10, paging=paging).pages()
+    assert len(ids(stream)) == count
+    assert stream.complete
+
+
+def test_a_size_that_is_only_echoed(platform: Platform, make_client: MakeClient) -> None:
+    rows = products(35)
+
+    def answer(request: Asked) -> Any:
+        page = rows[request.page * 7 : request.page * 7 + 7]
+        return {"result": page, "pagination": {"pageNo": request.page, "pageSize": 10, "totalElements": 35}}
+
+    platform.answer = answer
+    assert len(ids(make_client(page_size=10).pages())) == 35
+
+
+@pytest.mark.parametrize("size", [3, 10, 25])
+@pytest.mark.parametrize("paging", ["auto", "none"])
+def test_a_list_without_pages(platform: Platform, make_client: MakeClient, size: int, paging: str) -> None:
+    platform.answer = lambda _: {"result": products(size), "pagination": None}
+    stream = make_client(page_size=10, paging=paging).pages()
+    assert len(ids(stream)) == size
+    assert stream.complete
+    assert len(platform.lists) == 1
+
+
+@pytest.mark.parametrize("size", [3, 25])
+def test_a_bare_array_that_ignores_all_parameters_is_the_whole_list(
+    platform: Platform, make_client: MakeClient, size: int
+) -> None:
+    def answer(_: Asked) -> Any:
+        return random.sample(products(size), size)
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    assert sorted(ids(stream)) == sorted(row["productId"] for row in products(size))
+    assert stream.complete
+    assert asked(platform) == [0, 1]
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_platform_that_refuses_a_second_page_has_none(
+    platform: Platform, make_client: MakeClient, status: int
+) -> None:
+    platform.answer = lambda request: products(3) if request.page == 0 else Reply(status=status)
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == 3
+    assert stream.complete
+
+
+def test_no_other_error_ends_a_list(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda request: products(3) if request.page == 0 else Reply(status=403)
+    with pytest.raises(M2PApiError, match="HTTP 403"):
+        ids(make_client(page_size=10).pages())
+    platform.answer = lambda request: products(10) if request.page == 0 else Reply(status=404)
+    with pytest.raises(M2PApiError, match="HTTP 404"):
+        ids(make_client(page_size=10).pages())
+
+
+@pytest.mark.parametrize("keys", [None, (), ("totalElements",), SIZES_ONLY])
+def test_a_platform_that_ignores_the_page_number(platform: Platform, make_client: MakeClient, keys: Any) -> None:
+    known = {"pageSize": 10, "totalElements": 35}
+
+    def answer(request: Asked) -> Any:
+        rows = random.sample(products(10), 10)
+        if keys is None:
+            return rows
+        pagination = {key: known.get(key, request.page) for key in keys}
+        return {"result": rows, "pagination": pagination}
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    with pytest.raises(M2PPaginationError, match="page 1 has the same rows as page 0"):
+        ids(stream)
+    assert not stream.complete
+
+
+def test_a_platform_that_answers_with_another_page(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": products(10), "pagination": {"pageNo": 0, "totalElements": 35}}
+    with pytest.raises(M2PPaginationError, match="asked for page 1 .* answered with page 0"):
+        ids(make_client(page_size=10).pages())
+    platform.answer = lambda _: {"result": products(10), "pagination": {"pageNo": 1}}
+    with pytest.raises(M2PPaginationError, match="asked for page 0 .* answered with page 1"):
+        ids(make_client(page_size=10).pages())
+
+
+def test_a_short_repeated_page_is_refused_where_pages_were_promised(
+    platform: Platform, make_client: MakeClient
+) -> None:
+    platform.answer = lambda _: products(3)
+    with pytest.raises(M2PPaginationError, match="page 1 has the same rows as page 0"):
+        ids(make_client(page_size=10, paging="page").pages())
+
+
+def test_a_page_that_came_long_before(platform: Platform, make_client: MakeClient) -> None:
+    rows = products(100)
+    platform.answer = lambda request: rows[request.page % 4 * 10 :][:10]
+    with pytest.raises(M2PPaginationError, match="page 4 has the same rows as page 0"):
+        ids(make_client(page_size=10).pages())
+
+
+def test_paging_none_sends_the_bare_request(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": products(3)}
+    stream = make_client(paging="none").pages(params={"status": "ACTIVE"})
+    assert len(ids(stream)) == 3
+    assert [request.query for request in platform.lists] == [{"status": "ACTIVE"}]
+    assert stream.complete
+
+
+def test_paging_none_with_more_rows_than_came(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": products(10), "pagination": {"totalElements": 250}}
+    with pytest.raises(M2PPaginationError, match=r"read 10 rows on 1 pages, but the platform reports 250\. .*'paging'"):
+        ids(make_client(paging="none").pages())
+
+
+@pytest.mark.parametrize("lost_on", [1, 2, 3])
+def test_rows_that_do_not_add_up(platform: Platform, make_client: MakeClient, lost_on: int) -> None:
+    rows = products(35)
+
+    def answer(request: Asked) -> Any:
+        page = rows[request.page * 10 : request.page * 10 + 10]
+        page = page[:-1] if request.page == lost_on else page
+        return {"result": page, "pagination": {"pageNo": request.page, "totalElements": 35}}
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    with pytest.raises(M2PPaginationError, match="read 34 rows on 4 pages, but the platform reports 35"):
+        ids(stream)
+    assert not stream.complete
+
+
+def test_an_empty_page_ends_the_list_before_its_total(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda request: {
+        "result": products(10) if request.page == 0 else [],
+        "pagination": {"totalElements": 35},
+    }
+    with pytest.raises(M2PPaginationError, match="read 10 rows on 1 pages, but the platform reports 35"):
+        ids(make_client(page_size=10).pages())
+
+
+def test_no_rows_but_a_total(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": [], "pagination": {"totalElements": 35}}
+    with pytest.raises(M2PPaginationError, match="read 0 rows on 0 pages, but the platform reports 35"):
+        ids(make_client(page_size=10).pages())
+
+
+def test_rows_but_a_total_of_zero(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": products(3), "pagination": {"pageSize": 10, "totalElements": 0}}
+    with pytest.raises(M2PPaginationError, match="read 3 rows on 1 pages, but the platform reports 0"):
+        ids(make_client(page_size=10).pages())
+
+
+def test_one_object_is_one_row(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": {"productId": "a"}}
+    stream = make_client(page_size=1).pages()
+    assert ids(stream) == ["a"]
+    assert stream.complete
+    assert len(platform.lists) == 1
+
+
+@pytest.mark.parametrize(("before", "after", "read"), [(35, 45, 45), (35, 31, 31), (40, 41, 41), (40, 15, 30)])
+def test_a_total_that_changes_is_followed_and_reported(
+    platform: Platform, make_client: MakeClient, before: int, after: int, read: int
+) -> None:
+    def answer(request: Asked) -> Any:
+        total = before if request.page < 2 else after
+        rows = products(max(before, after) if after != 31 else total)
+        page = rows[request.page * 10 : request.page * 10 + 10]
+        return {"result": page, "pagination": {"pageNo": request.page, "totalElements": total}}
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == read
+    assert (stream.total_changed, stream.complete, stream.total_rows) == (True, False, after)
+
+
+def test_a_total_that_comes_late_or_goes_away_has_not_changed(platform: Platform, make_client: MakeClient) -> None:
+    def answer(request: Asked) -> Any:
+        page = products(35)[request.page * 10 : request.page * 10 + 10]
+        return {"result": page, "pagination": {"totalElements": 35 if request.page == 1 else None}}
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == 35
+    assert (stream.total_changed, stream.complete) == (False, True)
+
+
+@pytest.mark.parametrize("keys", [COMPLETE, None])
+@pytest.mark.parametrize(
+    ("max_pages", "read", "complete"), [(1, 10, False), (3, 30, False), (4, 35, True), (9, 35, True)]
+)
+def test_max_pages(
+    platform: Platform, make_client: MakeClient, keys: Any, max_pages: int, read: int, complete: bool
+) -> None:
+    platform.serve_rows(products(35), pagination=keys)
+    stream = make_client(page_size=10).pages(max_pages=max_pages)
+    assert len(ids(stream)) == read
+    assert stream.complete is complete
+    assert len(platform.lists) <= max_pages
+
+
+def test_max_pages_is_positive(make_client: MakeClient) -> None:
+    with pytest.raises(M2PConfigError, match="m2p_test: max_pages must be 1 or more"):
+        make_client().pages(max_pages=0)
+
+
+def test_a_list_without_end(platform: Platform, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages_module, "MAX_PAGES", 20)
+    platform.answer = lambda request: [{"productId": f"{request.page}"}]
+    with pytest.raises(M2PPaginationError, match="has not ended after 20 pages"):
+        ids(make_client(page_size=1).pages())
+    assert len(platform.lists) < 30
+
+
+def test_pages_carry_what_was_said(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows([{"productId": 'a"b' if number == 12 else "x"} | {"n": number} for number in range(15)])
+    first, second = make_client({"request_id_prefix": "dag-run-task-1"}, page_size=10).pages()
+    assert (first.number, first.total_rows, first.total_pages, first.request_id) == (0, 15, 2, "dag-run-task-1-p0")
+    assert (second.number, len(second.rows), second.request_id) == (1, 5, "dag-run-task-1-p1")
+    assert (first.has_escapes, second.has_escapes) == (False, True)
+    assert [request.header("X-Request-ID") for request in platform.lists] == [first.request_id, second.request_id]
+
+
+def test_pages_come_in_order_whatever_order_they_arrive_in(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(100))
+    in_pages, later = platform.answer, threading.Barrier(4, timeout=10)
+
+    def answer(request: Asked) -> Any:
+        if 1 <= request.page <= 8:
+            # Four at once, or nobody comes through: that many really are in flight.
+            position = later.wait()
+            threading.Event().wait(0.01 * position)
+        return in_pages(request)
+
+    platform.answer = answer
+    stream = make_client(page_size=10, max_concurrency=4).pages()
+    assert [page.number for page in stream] == list(range(10))
+
+
+def test_no_more_pages_in_memory_than_in_flight(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(1000))
+    stream = make_client(page_size=10, max_concurrency=3).pages()
+    for page in stream:
+        assert max(asked(platform)) <= page.number + 3
+        if page.number == 20:
+            break
+    stream.close()
+
+
+def test_an_error_comes_at_its_page(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(100))
+    in_pages = platform.answer
+    platform.answer = lambda request: Reply(status=409) if request.page == 5 else in_pages(request)
+    stream = make_client(page_size=10).pages()
+    seen = []
+    with pytest.raises(M2PApiError, match="HTTP 409"):
+        seen.extend(page.number for page in stream)
+    assert m2p_threads() == []
+    assert stream.pages == 5
+    assert not stream.complete
+
+
+def test_closing_ends_requests_in_flight(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(100))
+    in_pages, release = platform.answer, threading.Event()
+    waiting = threading.Semaphore(0)
+
+    def answer(request: Asked) -> Any:
+        if request.page >= 1:
+            waiting.release()
+            release.wait(30)
+        return in_pages(request)
+
+    platform.answer = answer
+    stream = make_client(page_size=10, max_concurrency=3).pages()
+    assert next(iter(stream)).number == 0
+    for _ in range(3):
+        assert waiting.acquire(timeout=10)
+    try:
+        stream.close()
+        assert m2p_threads() == []
+        assert list(stream) == []
+        assert not stream.complete
+    finally:
+        release.set()
+
+
+def test_closing_from_another_thread_ends_the_reader(platform: Platform, make_client: MakeClient) -> None:
+    release, waiting = threading.Event(), threading.Event()
+
+    def answer(_: Asked) -> Any:
+        waiting.set()
+        release.wait(30)
+        return []
+
+    platform.answer = answer
+    stream = make_client().pages()
+    reader = threading.Thread(target=lambda: list(stream))
+    reader.start()
+    assert waiting.wait(10)
+    stream.close()
+    reader.join(10)
+    release.set()
+    assert not reader.is_alive()
+    assert not stream.complete
+
+
+def test_closing_the_client_closes_its_lists(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(100))
+    client = make_client(page_size=10)
+    stream = client.pages()
+    next(iter(stream))
+    client.close()
+    assert m2p_threads() == []
+    with pytest.raises(RuntimeError, match="closed"):
+        client.request("GET", "/v1/products/")
+
+
+def test_a_stream_that_is_not_read_asks_nothing(platform: Platform, make_client: MakeClient) -> None:
+    make_client().pages().close()
+    assert platform.asked == []
+
+
+def test_a_reader_that_stops_early_leaves_nothing(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(100))
+    stream = make_client(page_size=10).pages()
+    for page in stream:
+        if page.number == 2:
+            break
+    stream.close()
+    assert (stream.complete, stream.pages) == (False, 3)
+    stream.close()
+
+
+def test_it_is_a_page_stream(make_client: MakeClient) -> None:
+    def accepts(stream: PageStream) -> Iterator[Page]:
+        return iter(stream)
+
+    stream: Pages = make_client().pages()
+    assert accepts(stream) is iter(stream)
+
+
+def test_rows_that_are_no_list(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: Reply(b"<html>", headers={"Content-Type": "text/html"})
+    with pytest.raises(M2PResponseError, match="not JSON: text/html"):
+        ids(make_client().pages())
+
+
+Server = Callable[[int, int], dict[str, Any] | list[Any]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    count=st.integers(0, 60),
+    page_size=st.integers(1, 20),
+    cap=st.integers(1, 20),
+    keys=st.none() | st.sets(st.sampled_from(COMPLETE)),
+    concurrency=st.integers(1, 4),
+    paging=st.sampled_from(["auto", "page"]),
+)
+def test_any_honest_platform_is_read_whole(
+    count: int, page_size: int, cap: int, keys: set[str] | None, concurrency: int, paging: Any
+) -> None:
+    from airflow_provider_m2p.client.envelope import Answer, Pagination
+    from airflow_provider_m2p.client.pages import Fetched
+    from airflow_provider_m2p.client.transport import Call
+
+    import msgspec
+
+    rows = [msgspec.Raw(b"%d" % number) for number in range(count)]
+    size = min(page_size, cap)
+
+    def fetch(number: int, _: Any) -> Fetched:
+        told = {
+            "page_no": number if "pageNo" in (keys or ()) else None,
+            "page_size": size if "pageSize" in (keys or ()) else None,
+            "total_pages": -(-count // size) if "totalPages" in (keys or ()) else None,
+            "total_rows": count if "totalElements" in (keys or ()) else None,
+        }
+        page = rows[number * size : (number + 1) * size]
+        return Fetched.of(Call("x", "GET", "/", "y"), Answer(page, Pagination(**told), False))
+
+    stream = Pages(fetch, paging=paging, page_size=page_size, concurrency=concurrency)
+    read = [bytes(row) for page in stream for row in page.rows]
+    assert read == [bytes(row) for row in rows]
+    assert stream.complete
