@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -24,6 +25,12 @@ def create_app(platform: Platform) -> ASGIApp:
 
     :param platform: the platform it serves.
     """
+    return Gateway(routes(), platform)
+
+
+@cache
+def routes() -> FastAPI:
+    """The routes, which serve the platform that the gateway puts in a request's state; made once, for they are dear."""
     app = FastAPI(
         title="M2P Prepaid Platform (sandbox)",
         version=__version__,
@@ -34,7 +41,6 @@ def create_app(platform: Platform) -> ASGIApp:
         redirect_slashes=False,
         dependencies=[Depends(docs.request_id)],
     )
-    app.state.platform = platform
     app.include_router(auth_routes.router)
     app.include_router(product_routes.router)
     app.include_router(product_routes.router, prefix="/configs")
@@ -45,13 +51,13 @@ def create_app(platform: Platform) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, refuse_invalid)
     app.add_exception_handler(HTTPException, refuse_http)
     app.add_exception_handler(Exception, refuse_broken)
-    return Gateway(app, platform)
+    return app
 
 
 async def refuse(request: Request, error: Any) -> Response:
     """Answer a refusal, and put it on record against who was refused."""
     record: RequestRecord = request.scope["state"]["record"]
-    platform: Platform = request.app.state.platform
+    platform: Platform = request.scope["state"]["platform"]
     platform.audit.record(
         tenant=record.tenant or "",
         actor=record.client_id or record.address,

@@ -35,7 +35,7 @@ class Caller:
 
 
 def platform_of(request: Request) -> Platform:
-    platform: Platform = request.app.state.platform
+    platform: Platform = request.scope["state"]["platform"]
     return platform
 
 

@@ -38,7 +38,7 @@ class Gateway:
             request_id=headers.get("x-request-id") or str(uuid.uuid4()),
             address=address_of(scope, self._platform.settings.proxies),
         )
-        scope["state"]["record"] = record
+        scope["state"] |= {"record": record, "platform": self._platform}
 
         async def traced(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -13,6 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_m2p.sandbox.app import create_app
+from airflow_provider_m2p.sandbox.audit import Event
 from airflow_provider_m2p.sandbox.products import Product
 from airflow_provider_m2p.sandbox.settings import Settings
 from airflow_provider_m2p.sandbox.simulator import Platform, RequestRecord
@@ -136,6 +137,14 @@ class SandboxServer:
         if client is None:
             raise KeyError(client_id)
         return self.platform.tokens.issue(client.client_id, client.tenant, (client.role,))
+
+    def add_client(self, client_id: str, tenant: str, role: str, secret: str | None = None) -> None:
+        """Add a client with the role Admin, Operator or Viewer; its secret is ``<client id>-secret`` unless given."""
+        self.platform.clients.add(client_id, tenant, role, secret)
+
+    def audit(self, tenant: str = "ACME_CORP") -> list[Event]:
+        """The tenant's audit log; under ``""`` are the refusals of callers who did not show who they are."""
+        return self.platform.audit.events(tenant)
 
     def rotate_secret(self, client_id: str, secret: str, *, window: float = 0) -> None:
         """Give a client a new secret; the old one stays good for the window."""

@@ -6,6 +6,7 @@ import json
 import math
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jwt
@@ -68,6 +69,8 @@ class Tokens:
         try:
             # The lifetime is checked below, by the sandbox's own clock.
             options: Any = {"require": CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False}
+            if jwt.get_unverified_header(token).get("kid") != self.kid:
+                raise jwt.InvalidTokenError("signed with another key")
             claims = jwt.decode(token, self._public, algorithms=["RS256"], issuer=ISSUER, options=options)
         except jwt.InvalidTokenError as error:
             raise Problem(Code.TOKEN_INVALID, "The access token is not one of this platform's.") from error
@@ -90,7 +93,9 @@ class Tokens:
         return {"keys": [{**key, "kid": self.kid, "use": "sig", "alg": "RS256", "key_ops": ["verify"]}]}
 
 
+@cache
 def _new_key() -> str:
+    """A key for this process: making one takes long. The sandboxes of a process differ in their key ids."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
