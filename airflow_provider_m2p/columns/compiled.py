@@ -59,8 +59,9 @@ class Compiled:
         self._cell: dict[int, _Cell] = {}
         self._fractions: list[str] = []
         self._numbers: list[str] = []
+        self._keys: list[str] = []
         self._temporal: list[tuple[str, Kind]] = []
-        self._decode = msgspec.json.Decoder(self._struct(shape.root, "v"), float_hook=Num).decode
+        self._decode = msgspec.json.Decoder(self._struct(shape.root, "v", sure=True), float_hook=Num).decode
         cells = [self._cell[id(column)] for column in shape.columns]
         self.lines: Callable[[list[Any]], list[str]] = self._writer([c.line(escaped=False) for c in cells], "Join")
         escaped = [c.line(escaped=True) for c in cells]
@@ -79,14 +80,18 @@ class Compiled:
             self._check(objects)
         return objects
 
-    def _struct(self, node: Field, variable: str) -> type[msgspec.Struct]:
-        """Return the struct of an object; the code that reads it goes to the prologue and the cells."""
+    def _struct(self, node: Field, variable: str, *, sure: bool) -> type[msgspec.Struct]:
+        """
+        Return the struct of an object; the code that reads it goes to the prologue and the cells.
+
+        :param sure: whether every row has the object. A field that its object never lacks is null where that is missing.
+        """
         fields: list[tuple[str, Any, Any]] = []
         rename: dict[str, str] = {}
         for index, (name, child) in enumerate(node.children.items()):
             attribute = f"f{index}"
             rename[attribute] = name
-            annotation = self._annotation(child, f"{variable}.{attribute}", f"{variable}_{index}")
+            annotation = self._annotation(child, f"{variable}.{attribute}", f"{variable}_{index}", sure and child.always)
             if annotation in (None, object, msgspec.Raw):
                 fields.append((attribute, annotation, None))
             elif child.always:
@@ -97,27 +102,27 @@ class Compiled:
             f"Row_{variable}", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False
         )
 
-    def _annotation(self, child: Field, expression: str, variable: str) -> Any:
-        if child.ignored:
+    def _annotation(self, child: Field, expression: str, variable: str, sure: bool) -> Any:
+        if child.ignored and not child.children:
             return msgspec.Raw
         if child.children and child.tokens:
             return self._branch_or_leaf(child, expression, variable)
         if child.children:
-            return self._branch(child, expression, variable)
-        return self._leaf(child, expression, variable) if child.tokens else None
+            return self._branch(child, expression, variable, sure)
+        return self._leaf(child, expression, variable, sure) if child.tokens else None
 
-    def _branch(self, child: Field, expression: str, variable: str) -> Any:
+    def _branch(self, child: Field, expression: str, variable: str, sure: bool) -> Any:
         self._prologue.append(f"{variable} = {expression}")
-        if not child.always:
+        if not sure:
             self._prologue.append(f"if {variable} is None: {variable} = Empty{variable}")
-        struct = self._struct(child, variable)
+        struct = self._struct(child, variable, sure=sure)
         self._names[f"Empty{variable}"] = _empty(struct)
         return struct
 
     def _branch_or_leaf(self, child: Field, expression: str, variable: str) -> Any:
         self._prologue.append(f"{variable}, {variable}_leaf = Split{variable}({expression})")
         self._cell[id(child)] = _Cell(f"{variable}_leaf", maybe_null=True, special=True)
-        struct = self._struct(child, variable)
+        struct = self._struct(child, variable, sure=False)
         decode, empty = msgspec.json.Decoder(struct, float_hook=Num).decode, _empty(struct)
         plain = self._plain_text(child)
 
@@ -144,9 +149,9 @@ class Compiled:
 
         return plain
 
-    def _leaf(self, child: Field, expression: str, variable: str) -> Any:
+    def _leaf(self, child: Field, expression: str, variable: str, sure: bool) -> Any:
         tokens, kind = child.tokens, child.kind
-        maybe_null = not child.always
+        maybe_null = not sure
         if not tokens & ~_STRINGS:
             if kind is not Kind.TEXT and kind is not None:
                 self._temporal.append((expression, kind))
@@ -161,6 +166,8 @@ class Compiled:
         if kind is Kind.NUMBER:
             # A null must stay readable here: the decoder cannot be told "a number or null" without making it a float.
             (self._fractions if tokens == Tokens.FRACTION else self._numbers).append(expression)
+            if child.path in self._shape.key:
+                self._keys.append(expression)
             in_lines = "{}" if tokens == Tokens.FRACTION else "str({})"
             self._cell[id(child)] = _Cell(expression, True, "str({})", in_lines=in_lines)
             return object
@@ -198,6 +205,7 @@ class Compiled:
         for name, expressions, allowed in (
             ("fractions", self._fractions, "{Num, Absent}"),
             ("numbers", self._numbers, "{Num, int, Absent}"),
+            ("keys", self._keys, "{Num, int}"),
         ):
             if expressions:
                 before.append(f"{name} = set()")

@@ -101,7 +101,11 @@ _DAY = (
 _LEAP = r"(?!0000)\d{4}-02-29"
 _TIME = r"T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)"
 _SHAPES = {
-    Kind.DATE: (re.compile(_DAY), re.compile(_LEAP), re.compile(f"(?:{_DAY}\n)*", re.ASCII)),
+    Kind.DATE: (
+        re.compile(_DAY, re.ASCII),
+        re.compile(_LEAP, re.ASCII),
+        re.compile(f"(?:{_DAY}\n)*", re.ASCII),
+    ),
     Kind.INSTANT: (
         re.compile(_DAY + _TIME, re.ASCII),
         re.compile(_LEAP + _TIME, re.ASCII),
@@ -126,7 +130,8 @@ def _is(kind: Kind, text: str) -> bool:
 def all_are(kind: Kind, texts: list[str]) -> bool:
     """Tell whether every one of ``texts`` is a date (or an instant with an offset) that exists."""
     joined = "\n".join(texts) + "\n" if texts else ""
-    if _SHAPES[kind][2].fullmatch(joined) and "0001-01-01" not in joined and "9999-12-31" not in joined:
+    ends = "0001-01-01" in joined or "9999-12-31" in joined
+    if not ends and joined.count("\n") == len(texts) and _SHAPES[kind][2].fullmatch(joined):
         return True
     return all(_is(kind, text) for text in texts)
 

@@ -25,6 +25,7 @@ from airflow_provider_m2p.exceptions import M2PResponseError
 
 _TRAILING_NULLS = re.compile(r"(?:(?:\t|^)\\N)+\Z")
 _CANONICAL_CACHE: Final = 4096
+_MISFITS: Final = (Misfit, msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def row_hash(line: str) -> str:
@@ -81,13 +82,16 @@ class RowReader:
         if self._code is not None:
             try:
                 return self._run(self._code, rows, lines, cells, has_escapes)
-            except (Misfit, msgspec.MsgspecError, ValueError):
+            except _MISFITS:
                 self._code = None
         self.shape.observe(rows, page)
         code = Compiled(self.shape, self._values.json, self._values.text)
         try:
-            result = self._run(code, rows, lines, cells, has_escapes)
-        except (Misfit, msgspec.MsgspecError, ValueError) as error:
+            try:
+                result = self._run(code, rows, lines, cells, has_escapes)
+            except _MISFITS:
+                result = self._run(code, [self._values.once(row) for row in rows], lines, cells, has_escapes)
+        except _MISFITS as error:
             raise M2PResponseError(f"Page {page} holds a value that cannot be read exactly.") from error
         self._code = code
         return result
@@ -105,6 +109,7 @@ class _Values:
     def __init__(self) -> None:
         self._canonical: dict[bytes, str] = {}
         self._exact = msgspec.json.Decoder(float_hook=Decimal).decode
+        self._as_sent = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
         self._sorted = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 
     def json(self, source: bytes) -> str:
@@ -119,6 +124,10 @@ class _Values:
                 self._canonical.clear()
             self._canonical[source] = text
         return text
+
+    def once(self, row: msgspec.Raw) -> msgspec.Raw:
+        """Return a row with each of its keys once: where an object has a key twice, the last one counts."""
+        return msgspec.Raw(self._sorted(self._as_sent(row)))
 
     def text(self, source: bytes) -> str | None:
         """Return the cell of any plain value, for fields in which several kinds of value were seen."""
