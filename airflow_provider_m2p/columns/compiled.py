@@ -29,6 +29,9 @@ _INT64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _STRINGS = Tokens.STRING | Tokens.DATE | Tokens.INSTANT
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+# A struct's field cannot be called just anything. The mark is itself replaced, so that no two names become one.
+_MARK = "\U000f0000"
+_UNSPEAKABLE = re.compile(rf'["\\\x00-\x1f{_MARK}]')
 
 
 class Misfit(Exception):
@@ -40,9 +43,16 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
 
 
+def speakable(name: str) -> str:
+    """Return the name that a field goes by in a struct: its own, unless that has characters that a struct refuses."""
+    return _UNSPEAKABLE.sub(lambda match: f"{_MARK}{ord(match[0]):x}{_MARK}", name)
+
+
 class Compiled:
     """
     The decoder of a shape's rows, and three functions over what it decodes.
+
+    ``respells`` tells whether rows must have their names made speakable before they are decoded.
 
     :param shape: as it is now.
     :param json: gives the text of an array or object.
@@ -60,6 +70,7 @@ class Compiled:
         self._fractions: list[str] = []
         self._numbers: list[str] = []
         self._keys: list[str] = []
+        self.respells = False
         self._temporal: list[tuple[str, Kind]] = []
         self._decode = msgspec.json.Decoder(self._struct(shape.root, "v", sure=True), float_hook=Num).decode
         cells = [self._cell[id(column)] for column in shape.columns]
@@ -90,7 +101,8 @@ class Compiled:
         rename: dict[str, str] = {}
         for index, (name, child) in enumerate(node.children.items()):
             attribute = f"f{index}"
-            rename[attribute] = name
+            rename[attribute] = speakable(name)
+            self.respells |= rename[attribute] != name
             annotation = self._annotation(child, f"{variable}.{attribute}", f"{variable}_{index}", sure and child.always)
             if annotation in (None, object, msgspec.Raw):
                 fields.append((attribute, annotation, None))

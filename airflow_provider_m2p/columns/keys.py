@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_m2p.columns.compiled import speakable
 from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.columns.shape import Shape
@@ -19,12 +20,14 @@ def key_reader(shape: Shape) -> KeyReader | None:
     """
     Return a function that gives the key of each row as texts; it raises msgspec's errors for a row that does not fit.
 
-    :returns: ``None`` if the key is not known yet or holds anything but strings or integers, whose text is their own.
+    :returns: ``None`` if the key is not known yet, has an odd name, or holds anything but strings or integers.
     """
     types: dict[Path, Any] = {}
     for path in shape.key:
         column = next((column for column in shape.columns if column.path == path), None)
         if column is None or column.kind not in (Kind.TEXT, Kind.INT):
+            return None
+        if any(speakable(name) != name for name in path):
             return None
         if column.tokens & ~(Tokens.STRING | Tokens.INT | Tokens.DATE | Tokens.INSTANT):
             return None

@@ -15,11 +15,11 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from airflow_provider_m2p.columns.compiled import NULL, Cells, Compiled, Misfit
+from airflow_provider_m2p.columns.compiled import NULL, Cells, Compiled, Misfit, speakable
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError
 
@@ -90,17 +90,20 @@ class RowReader:
             try:
                 result = self._run(code, rows, lines, cells, has_escapes)
             except _MISFITS:
-                result = self._run(code, [self._values.once(row) for row in rows], lines, cells, has_escapes)
+                result = self._run(code, self._respell(rows), lines, cells, has_escapes)
         except _MISFITS as error:
             raise M2PResponseError(f"Page {page} holds a value that cannot be read exactly.") from error
         self._code = code
         return result
 
-    @staticmethod
-    def _run(code: Compiled, rows: list[msgspec.Raw], lines: bool, cells: bool, has_escapes: bool) -> Rows:
-        objects = code.decode(rows)
+    def _run(self, code: Compiled, rows: list[msgspec.Raw], lines: bool, cells: bool, has_escapes: bool) -> Rows:
+        objects = code.decode(self._respell(rows) if code.respells else rows)
         write = code.escaped_lines if has_escapes else code.lines
         return Rows(write(objects) if lines else [], code.cells(objects) if cells else [])
+
+
+    def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
+        return [self._values.respelled(row, self.shape.max_depth) for row in rows]
 
 
 class _Values:
@@ -125,9 +128,9 @@ class _Values:
             self._canonical[source] = text
         return text
 
-    def once(self, row: msgspec.Raw) -> msgspec.Raw:
-        """Return a row with each of its keys once: where an object has a key twice, the last one counts."""
-        return msgspec.Raw(self._sorted(self._as_sent(row)))
+    def respelled(self, row: msgspec.Raw, max_depth: int) -> msgspec.Raw:
+        """Return a row with each of its keys once (the last one counts) and with speakable names."""
+        return msgspec.Raw(self._sorted(_respelled(self._as_sent(row), max_depth)))
 
     def text(self, source: bytes) -> str | None:
         """Return the cell of any plain value, for fields in which several kinds of value were seen."""
@@ -137,3 +140,10 @@ class _Values:
         if first in b"[{":
             return self.json(source)
         return None if source == b"null" else source.decode()
+
+
+def _respelled(node: dict[str, Any], depth: int) -> dict[str, Any]:
+    return {
+        speakable(name): _respelled(item, depth - 1) if depth and item.__class__ is dict and item else item
+        for name, item in node.items()
+    }
