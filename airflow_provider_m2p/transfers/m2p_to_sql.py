@@ -100,6 +100,15 @@ class M2PToSqlOperator(BaseOperator):
         hook = M2PHook(self.m2p_conn_id)
         spec = self._spec(hook.settings.tenant_id, run)
         engine = self._engine()
+        self.log.info(
+            "Loading %s%s, tenant %s, into %s (%s), load %s",
+            hook.settings.base_url,
+            self.endpoint or hook.settings.products_path,
+            spec.tenant_id,
+            spec.table if spec.schema is None else f"{spec.schema}.{spec.table}",
+            spec.write_mode,
+            spec.load_id,
+        )
         try:
             loader = Loader(engine, spec)
             loader.check()

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from psycopg.types.json import set_json_loads
 from sqlalchemy import inspect, text
 
 from tests.system.conftest import DAGS, RunDag, xcom
-from tools.verify import Table, compare
+from tools.verify import Table, compare, exact_json
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 def read(engine: Engine, table: str, where: str = "1 = 1") -> Table:
     types = {column["name"]: str(column["type"]).lower() for column in inspect(engine).get_columns(table)}
     with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            set_json_loads(exact_json, connection.connection.driver_connection)
         rows = connection.exec_driver_sql(f"SELECT * FROM {table} WHERE {where}").mappings()
         return Table(types, [dict(row) for row in rows])
 
