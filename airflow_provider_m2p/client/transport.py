@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import json
@@ -12,10 +13,11 @@ import ssl
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
@@ -25,6 +27,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.response import assert_header_parsing
 
 from airflow_provider_m2p.client.retry import Cancellation, RateLimiter, Transient
 from airflow_provider_m2p.client.settings import ClientSettings
@@ -132,7 +135,7 @@ class Transport:
         sent = {
             **headers,
             "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": "gzip",
             "Content-Type": "application/json",
             "User-Agent": self._user_agent,
             "X-Request-ID": call.request_id,
@@ -160,7 +163,7 @@ class Transport:
                 self._read(call, response)
         except urllib3.exceptions.ClosedPoolError:
             raise RuntimeError("the client is closed") from None
-        except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
+        except (OSError, EOFError, zlib.error, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             stop.check()
             raise self._failure(call, error) from None
         self._refuse_redirect(call, response)
@@ -183,13 +186,17 @@ class Transport:
         if 300 <= response.status_code < 400:
             limit = 0
         length = response.raw.length_remaining
-        if length is not None and length <= limit and "Content-Encoding" not in response.headers:
+        if length is not None and length <= limit:
             # Of known length, and read without a copy.
             body = response.raw.read()
         else:
-            body = b"".join(_first_bytes(response.raw.stream(_CHUNK, decode_content=True), limit))
+            body = b"".join(_first_bytes(response.raw.stream(_CHUNK), limit))
         if len(body) > limit:
             response.close()
+        elif response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip"):
+            # Not by urllib3, which takes a stream that breaks off for a whole one.
+            with gzip.open(io.BytesIO(body)) as file:
+                body = b"".join(_first_bytes(iter(partial(file.read, _CHUNK), b""), limit))
         if len(body) > limit and response.status_code < 300:
             raise M2PResponseError(
                 call.says(
@@ -265,6 +272,7 @@ class _Exchange:
         self._stop = stop
         self._read_timeout = read_timeout
         self._deadline = time.monotonic() + read_timeout * READ_TIMEOUTS_PER_ANSWER
+        self._readers: list[io.BufferedReader[_TimedReader]] = []
 
     @classmethod
     def current(cls) -> _Exchange:
@@ -274,13 +282,20 @@ class _Exchange:
     def __enter__(self) -> None:
         self._of_thread.exchange = self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         del self._of_thread.exchange
         self._stop.forget(self)
+        if kind is not None:
+            # urllib3 forgets them when it refuses the headers.
+            for reader in self._readers:
+                reader.close()
 
-    def begin(self, sock: socket.socket) -> None:
-        """Let the reader's going away end the wait for this socket."""
+    def open(self, sock: socket.socket, raw: io.RawIOBase) -> io.BufferedReader[_TimedReader]:
+        """Return what reads an answer, until the exchange's time is over or the one it is for goes away."""
+        reader = io.BufferedReader(_TimedReader(raw, sock, self), _RECEIVE_BUFFER)
+        self._readers.append(reader)
         self._stop.watch(self, lambda: _shut_down(sock))
+        return reader
 
     def next_timeout(self) -> float:
         """Return how long the next read may wait."""
@@ -314,11 +329,16 @@ class _Response(http.client.HTTPResponse):
     """Reads through ``_TimedReader``, with a buffer that holds most answers: every read competes for the GIL."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        exchange = _Exchange.current()
-        exchange.begin(sock)
         super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()
-        self.fp = io.BufferedReader(_TimedReader(raw, sock, exchange), _RECEIVE_BUFFER)
+        self.fp = _Exchange.current().open(sock, self.fp.detach())  # type: ignore[assignment]
+
+    def begin(self) -> None:
+        super().begin()
+        try:
+            assert_header_parsing(self.msg)
+        except urllib3.exceptions.HeaderParsingError:
+            # urllib3 would only log them, and with them what may be a part of the body.
+            raise http.client.HTTPException("the headers are malformed") from None
 
 
 class _PlainConnection(HTTPConnection):
