@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from airflow_provider_m2p.sandbox import faults
 from airflow_provider_m2p.sandbox.server import SandboxServer
 
 
@@ -17,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
         prog="m2p-sandbox",
         description="A local stand-in for the M2P Prepaid Platform. Prints its URL when it is ready.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"{faults.__doc__}\nNAME is one of\n\n{faults.listing()}\n",
     )
     args.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     args.add_argument("--port", type=int, default=8099, help="port, 0 for a free one (default %(default)s)")
@@ -37,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
         "--extra-tenants", type=int, default=0, metavar="N", help="TENANT_001 ... with three clients each"
     )
     args.add_argument("--state", metavar="FILE", help="SQLite file that outlives the sandbox (default: memory)")
+    args.add_argument("--tls", choices=("private-ca", "expired"), help="serve HTTPS under a certificate made now")
+    args.add_argument("--tls-ca", metavar="FILE", help="where to write the certificate of the CA that --tls makes")
+    args.add_argument("--tls-cert", metavar="FILE", help="serve HTTPS under this certificate (PEM, with its chain)")
+    args.add_argument("--tls-key", metavar="FILE", help="and its key (PEM)")
     return args
 
 
@@ -46,8 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: arguments, without the program's name.
     """
-    args = parser()
-    options = vars(args.parse_args(argv))
+    options = vars(parser().parse_args(argv))
     options["tenants"] = tuple(f"TENANT_{n:03d}" for n in range(1, options.pop("extra_tenants") + 1))
     for name in ("allow_ip", "trust_proxy", "faults"):
         options[name] = tuple(options[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -15,8 +16,11 @@ from starlette.types import ASGIApp
 from airflow_provider_m2p import __version__
 from airflow_provider_m2p.sandbox import auth_routes, control_routes, docs, issuance_routes, product_routes
 from airflow_provider_m2p.sandbox.gateway import Gateway
+from airflow_provider_m2p.sandbox.injection import Injection
 from airflow_provider_m2p.sandbox.problems import Code, Problem
 from airflow_provider_m2p.sandbox.simulator import Platform, RequestRecord
+
+log = logging.getLogger(__name__)
 
 
 def create_app(platform: Platform) -> ASGIApp:
@@ -25,7 +29,7 @@ def create_app(platform: Platform) -> ASGIApp:
 
     :param platform: the platform it serves.
     """
-    return Gateway(routes(), platform)
+    return Gateway(Injection(routes(), platform), platform)
 
 
 @cache
@@ -88,4 +92,5 @@ async def refuse_http(request: Request, error: Any) -> Response:
 
 
 async def refuse_broken(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return await refuse(request, Problem(Code.INTERNAL, "The sandbox failed. This is a defect of the sandbox."))

@@ -13,7 +13,7 @@ from airflow_provider_m2p.sandbox.authorization import Manager, PlatformDep, Rea
 from airflow_provider_m2p.sandbox.clients import Client
 from airflow_provider_m2p.sandbox.docs import SECURED, problems
 from airflow_provider_m2p.sandbox.idempotency import once
-from airflow_provider_m2p.sandbox.paging import PageNo, PageSize, cut, envelope
+from airflow_provider_m2p.sandbox.paging import PagingDep
 from airflow_provider_m2p.sandbox.problems import Code, Problem
 from airflow_provider_m2p.sandbox.products import instant
 from airflow_provider_m2p.sandbox.schemas import (
@@ -41,7 +41,9 @@ async def issue_token(request: Request, platform: PlatformDep, asked: TokenReque
     record.client_id = asked.clientId
     client = platform.clients.authenticate(asked.clientId, asked.clientSecret)
     record.tenant = client.tenant
-    token = platform.tokens.issue(client.client_id, client.tenant, (client.role,))
+    state = request.scope["state"]  # where faults say what is wrong with this token
+    ttl, skew = state.get("token_ttl", platform.tokens.ttl), state.get("token_skew", 0)
+    token = platform.tokens.issue(client.client_id, client.tenant, (client.role,), ttl=ttl, skew=skew)
     platform.audit.record(
         tenant=client.tenant,
         actor=client.client_id,
@@ -50,7 +52,7 @@ async def issue_token(request: Request, platform: PlatformDep, asked: TokenReque
         outcome="OK",
         request_id=record.request_id,
     )
-    return {"access_token": token, "token_type": "Bearer", "expires_in": platform.tokens.ttl}
+    return {"access_token": token, "token_type": "Bearer", "expires_in": int(ttl)}
 
 
 @router.get("/.well-known/jwks.json", response_model=KeySet, responses=problems(403))
@@ -115,12 +117,9 @@ async def revoke_client(request: Request, platform: PlatformDep, caller: Manager
 
 
 @router.get("/v1/audit-events/", response_model=AuditList, responses=SECURED, tags=["Audit"])
-async def list_audit_events(
-    platform: PlatformDep, caller: Manager, pageNo: PageNo = None, pageSize: PageSize = None
-) -> Response:
+async def list_audit_events(platform: PlatformDep, caller: Manager, paging: PagingDep) -> Response:
     """Who did what at your tenant, oldest first: tokens, secrets, changes and refusals."""
-    rows = [msgspec.json.encode(event.as_json()) for event in platform.audit.events(caller.tenant)]
-    return envelope(*cut(rows, pageNo, pageSize, platform.settings.page_size_max))
+    return paging.answer([msgspec.json.encode(event.as_json()) for event in platform.audit.events(caller.tenant)])
 
 
 def client_of(platform: Platform, tenant: str, client_id: str) -> Client:

@@ -52,6 +52,22 @@ async def requests(platform: PlatformDep) -> list[dict[str, Any]]:
     return [asdict(record) for record in list(platform.requests)]
 
 
+@control.get("/faults")
+async def faults(platform: PlatformDep) -> list[dict[str, Any]]:
+    """The faults in force, and how often each has hit."""
+    return [{"spec": fault.spec, "fired": fault.fired} for fault in platform.faults.active]
+
+
+@control.put("/faults")
+async def replace_faults(platform: PlatformDep, specs: list[str]) -> list[dict[str, Any]]:
+    """Put these faults in the place of those in force; an empty list ends them all."""
+    try:
+        platform.faults.replace(specs)
+    except ValueError as error:
+        raise Problem(Code.INVALID, str(error)) from error
+    return await faults(platform)
+
+
 def known(platform: Platform, tenant: str) -> str:
     if tenant not in platform.settings.all_tenants:
         raise Problem(Code.NOT_FOUND, "There is no such tenant.")

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from airflow_provider_m2p.sandbox.authorization import PlatformDep, Reader
 from airflow_provider_m2p.sandbox.docs import SECURED
 from airflow_provider_m2p.sandbox.issuances import issuance_rows
-from airflow_provider_m2p.sandbox.paging import PageNo, PageSize, cut, envelope
+from airflow_provider_m2p.sandbox.paging import PagingDep
 from airflow_provider_m2p.sandbox.schemas import IssuanceList
 
 router = APIRouter(prefix="/prepaid/middleware", tags=["Issuances"], responses=SECURED)
@@ -20,11 +20,7 @@ cached_rows = lru_cache(maxsize=64)(issuance_rows)
 
 
 @router.get("/v1/corporate-issuances/fetch-by-status/{status}", response_model=IssuanceList)
-async def list_issuances(
-    platform: PlatformDep, caller: Reader, status: Status, pageNo: PageNo = 0, pageSize: PageSize = 10
-) -> Response:
-    """The tenant's issuances in one status. The answer tells neither `list` nor `totalPages`."""
+async def list_issuances(platform: PlatformDep, caller: Reader, paging: PagingDep, status: Status) -> Response:
+    """The tenant's issuances in one status, page 0 unless asked. The answer tells neither `list` nor `totalPages`."""
     settings = platform.settings
-    rows = cached_rows(settings.seed, caller.tenant, settings.products, status)
-    page, pagination = cut(rows, pageNo, pageSize, settings.page_size_max)
-    return envelope(page, {name: pagination[name] for name in ("pageNo", "pageSize", "totalElements")})
+    return paging.partial_answer(cached_rows(settings.seed, caller.tenant, settings.products, status))

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from fastapi import Query
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 PAGE_SIZE_DEFAULT = 10
-
 PageNo = Annotated[int | None, Query(ge=0, description="Page, from 0.")]
 PageSize = Annotated[int | None, Query(ge=1, description="Rows a page; the platform may give fewer.")]
+Rows: TypeAlias = Sequence[bytes]
+Pick: TypeAlias = Callable[[Rows, int, int], Rows]
 
 
-def cut(rows: Sequence[bytes], page_no: int | None, page_size: int | None, most: int) -> tuple[Sequence[bytes], Any]:
+def pick(rows: Rows, number: int, size: int) -> Rows:
+    """The rows of one page; faults put something worse in its place."""
+    return rows[number * size : (number + 1) * size]
+
+
+@dataclass(frozen=True)
+class Paging:
     """
-    One page of a list.
+    The page a request asks for.
 
-    :param rows: the whole list, each row as JSON.
-    :param most: the largest page there is.
-    :return: the page's rows and the pagination object, which is ``None`` if no page was asked for.
+    :param size_max: largest page the platform gives.
+    :param picks: chooses the rows of a page.
     """
-    if page_no is None and page_size is None:
-        return rows, None
-    size = min(page_size or PAGE_SIZE_DEFAULT, most)
-    number = page_no or 0
-    pagination = {
-        "list": True,
-        "pageSize": size,
-        "pageNo": number,
-        "totalPages": -(-len(rows) // size),
-        "totalElements": len(rows),
-    }
-    return rows[number * size : (number + 1) * size], pagination
+
+    number: int | None
+    size: int | None
+    size_max: int
+    picks: Pick = pick
+
+    def answer(self, rows: Rows) -> Response:
+        """The asked page of these rows, or all of them with a null ``pagination`` if none was asked for."""
+        if self.number is None and self.size is None:
+            return envelope(self.picks(rows, 0, max(1, len(rows))), None)
+        page, pagination = self._cut(rows)
+        pagination = {
+            "list": True,
+            "pageSize": pagination["pageSize"],
+            "pageNo": pagination["pageNo"],
+            "totalPages": -(-len(rows) // pagination["pageSize"]),
+            "totalElements": len(rows),
+        }
+        return envelope(page, pagination)
+
+    def partial_answer(self, rows: Rows) -> Response:
+        """The asked page, the first unless asked, with the fewer totals that some of the vendor's lists give."""
+        return envelope(*self._cut(rows))
+
+    def _cut(self, rows: Rows) -> tuple[Rows, dict[str, Any]]:
+        number, size = self.number or 0, min(self.size or PAGE_SIZE_DEFAULT, self.size_max)
+        pagination = {"pageNo": number, "pageSize": size, "totalElements": len(rows)}
+        return self.picks(rows, number, size), pagination
 
 
-def envelope(rows: Sequence[bytes], pagination: Any) -> Response:
+def paging(request: Request, pageNo: PageNo = None, pageSize: PageSize = None) -> Paging:
+    state = request.scope["state"]
+    return Paging(pageNo, pageSize, state["platform"].settings.page_size_max, state.get("pick", pick))
+
+
+PagingDep = Annotated[Paging, Depends(paging)]
+
+
+def envelope(rows: Rows, pagination: Any) -> Response:
     """The answer that carries a list."""
     body = b'{"result":[%b],"pagination":%b}' % (b",".join(rows), msgspec.json.encode(pagination))
     return Response(body, media_type="application/json")

@@ -12,7 +12,7 @@ from airflow_provider_m2p.sandbox.authorization import Checker, Maker, PlatformD
 from airflow_provider_m2p.sandbox.catalogue import decode, encode
 from airflow_provider_m2p.sandbox.docs import SECURED, problems
 from airflow_provider_m2p.sandbox.idempotency import once
-from airflow_provider_m2p.sandbox.paging import PageNo, PageSize, cut, envelope
+from airflow_provider_m2p.sandbox.paging import PagingDep
 from airflow_provider_m2p.sandbox.problems import Code, Problem
 from airflow_provider_m2p.sandbox.products import Product
 from airflow_provider_m2p.sandbox.schemas import (
@@ -43,12 +43,9 @@ Draft = Annotated[Product, Depends(exact_draft)]
 
 
 @router.get("/v1/products/", response_model=ProductList)
-async def list_products(
-    platform: PlatformDep, caller: Reader, pageNo: PageNo = None, pageSize: PageSize = None
-) -> Response:
+async def list_products(platform: PlatformDep, caller: Reader, paging: PagingDep) -> Response:
     """The tenant's approved products: the whole list, or one page of it if `pageNo` or `pageSize` is given."""
-    rows = platform.catalogue(caller.tenant).rows()
-    return envelope(*cut(rows, pageNo, pageSize, platform.settings.page_size_max))
+    return paging.answer(platform.catalogue(caller.tenant).rows())
 
 
 @router.post("/v1/products/", status_code=202, response_model=ChangeAnswer, responses=problems(409))
@@ -77,15 +74,10 @@ async def update_product(
 
 @router.get("/v1/product-changes/", response_model=ChangeList)
 async def list_changes(
-    platform: PlatformDep,
-    caller: Reader,
-    status: ChangeStatus | None = None,
-    pageNo: PageNo = None,
-    pageSize: PageSize = None,
+    platform: PlatformDep, caller: Reader, paging: PagingDep, status: ChangeStatus | None = None
 ) -> Response:
     """The tenant's changes, oldest first."""
-    rows = platform.approvals.rows(caller.tenant, status)
-    return envelope(*cut(rows, pageNo, pageSize, platform.settings.page_size_max))
+    return paging.answer(platform.approvals.rows(caller.tenant, status))
 
 
 @router.get("/v1/product-changes/{changeId}", response_model=ChangeAnswer, responses=problems(404))

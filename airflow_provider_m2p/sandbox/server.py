@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airflow_provider_m2p.sandbox.app import create_app
 from airflow_provider_m2p.sandbox.audit import Event
+from airflow_provider_m2p.sandbox.certificates import make_certificates
 from airflow_provider_m2p.sandbox.products import Product
 from airflow_provider_m2p.sandbox.settings import Settings
 from airflow_provider_m2p.sandbox.simulator import Platform, RequestRecord
@@ -31,6 +36,29 @@ class Protocol(H11Protocol):
         super().connection_made(transport)
 
 
+class Server(uvicorn.Server):
+    """uvicorn that stops at once when told to from another thread: a hanging request is no reason to wait."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        await super().startup(sockets)
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 0.5)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
 class SandboxServer:
     """
     The platform on a loopback port, for as long as the ``with`` block lasts.
@@ -41,6 +69,8 @@ class SandboxServer:
             requests.post(f"{box.url}/auth/token", json={...})
             assert box.count("/auth/token") == 1
 
+    ``url`` is its base URL; ``ca_file`` the certificate of its private CA, if it has one.
+
     :param options: the fields of :class:`~airflow_provider_m2p.sandbox.settings.Settings`.
     """
 
@@ -48,15 +78,14 @@ class SandboxServer:
         self.settings = Settings(**options)
         self.platform = Platform(self.settings)
         self._socket: socket.socket | None = None
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
+        self._folder: TemporaryDirectory[str] | None = None
         self.url = ""
+        self.ca_file: str | None = None
 
     def start(self) -> SandboxServer:
         """Bind the port and return once requests are answered."""
-        host = self.settings.host
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, self.settings.port), family=family, backlog=512)
         config = uvicorn.Config(
             create_app(self.platform),
             http=Protocol,
@@ -64,13 +93,17 @@ class SandboxServer:
             loop="asyncio",
             lifespan="off",
             log_config=None,
-            log_level="error",
+            log_level="critical",
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=1,
+            **self._tls(),
         )
-        server = self._server = uvicorn.Server(config)
+        config.load()  # here, where a certificate that cannot be read is the caller's error
+        host = self.settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, self.settings.port), family=family, backlog=512)
+        server = self._server = Server(config)
         sockets = [self._socket]
         self._thread = threading.Thread(target=lambda: server.run(sockets), name="m2p-sandbox", daemon=True)
         self._thread.start()
@@ -79,18 +112,32 @@ class SandboxServer:
             if not self._thread.is_alive():
                 raise RuntimeError("the sandbox did not start")
         port = self._socket.getsockname()[1]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "https" if config.is_ssl else "http"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         return self
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._server.force_exit = True
+        """Stop answering and free the port. Once is enough, twice does no harm."""
+        if self._server is not None and self._thread is not None and self._thread.is_alive():
+            self._server.stop()
             self._thread.join()
         if self._socket is not None:
             self._socket.close()
+        if self._folder is not None:
+            self._folder.cleanup()
         self.platform.state.close()
+
+    def _tls(self) -> dict[str, Any]:
+        """The certificate to serve under, made now if the settings say so."""
+        settings = self.settings
+        if settings.tls is None:
+            return {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+        self._folder = TemporaryDirectory(prefix="m2p-sandbox-")
+        ca, certificate, key = make_certificates(Path(self._folder.name), expired=settings.tls == "expired")
+        self.ca_file = settings.tls_ca or str(ca)
+        if settings.tls_ca:
+            shutil.copyfile(ca, settings.tls_ca)
+        return {"ssl_certfile": certificate, "ssl_keyfile": key}
 
     def __enter__(self) -> SandboxServer:
         return self.start()
@@ -107,7 +154,7 @@ class SandboxServer:
 
     def count(self, path: str) -> int:
         """How many requests came for a path."""
-        return sum(record.path == path for record in self.platform.requests)
+        return sum(record.path == path for record in self.requests)
 
     def catalogue(self, tenant: str = "ACME_CORP") -> list[Product]:
         """A tenant's products with their exact values: whole numbers as int, those with a fraction as Decimal."""
@@ -126,6 +173,14 @@ class SandboxServer:
     ) -> dict[str, list[str]]:
         """Change the catalogue as a day at the tenant's would; returns the ids ``added, changed, removed``."""
         return self.platform.catalogue(tenant).evolve(add=add, change=change, remove=remove)
+
+    def set_faults(self, *specs: str) -> None:
+        """Put these faults in the place of those in force; none ends them all. See :mod:`.faults` for the specs."""
+        self.platform.faults.replace(specs)
+
+    def faults_fired(self) -> dict[str, int]:
+        """How often each fault in force has hit."""
+        return {fault.spec: fault.fired for fault in self.platform.faults.active}
 
     def advance(self, seconds: float) -> None:
         """Move the sandbox's clock, to let tokens expire without waiting."""

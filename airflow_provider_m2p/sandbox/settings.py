@@ -37,6 +37,7 @@ class Settings:
     :param rotation_window: seconds for which a rotated client secret is still accepted.
     :param state: SQLite file that keeps everything across restarts; ``None``: memory.
     :param tls: ``private-ca`` or ``expired`` for a certificate made at start, ``None`` for plain HTTP.
+    :param tls_ca: where to write the certificate of the CA that ``tls`` makes; ``None``: a temporary file.
     :param tls_cert: PEM file of the certificate to serve under, with its chain.
     :param tls_key: PEM file of its key.
     """
@@ -58,6 +59,7 @@ class Settings:
     tls: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    tls_ca: str | None = None
     allowed: tuple[Network, ...] = field(init=False, repr=False)
     proxies: tuple[Network, ...] = field(init=False, repr=False)
 

@@ -10,6 +10,7 @@ from airflow_provider_m2p.sandbox.audit import Audit
 from airflow_provider_m2p.sandbox.catalogue import Catalogue
 from airflow_provider_m2p.sandbox.clients import Clients
 from airflow_provider_m2p.sandbox.clock import Clock
+from airflow_provider_m2p.sandbox.faults import Faults
 from airflow_provider_m2p.sandbox.limiter import Limiter
 from airflow_provider_m2p.sandbox.settings import Settings
 from airflow_provider_m2p.sandbox.state import State
@@ -44,6 +45,7 @@ class Platform:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.faults = Faults(settings.faults, settings.seed)
         self.clock = Clock()
         self.state = State(settings.state)
         for name in ("seed", "products"):
