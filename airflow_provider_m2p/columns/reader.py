@@ -11,7 +11,6 @@ keys. ``null`` and a missing field are the same: no cell.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
@@ -23,7 +22,7 @@ from airflow_provider_m2p.columns.compiled import NULL, Cells, Compiled, Misfit,
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError
 
-_TRAILING_NULLS = re.compile(r"(?:(?:\t|^)\\N)+\Z")
+_LAST_NULL: Final = f"\t{NULL}"
 _CANONICAL_CACHE: Final = 4096
 _MISFITS: Final = (Misfit, msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -35,9 +34,10 @@ def row_hash(line: str) -> str:
     It does not depend on the order of the keys, nor on columns that were added later (a row ends at its last value). It does
     depend on how a number is spelled: ``1.0`` and ``1.00`` are two states of a row.
     """
-    if line.endswith(NULL):
-        line = _TRAILING_NULLS.sub("", line)
-    return sha256(line.encode()).hexdigest()[:32]
+    end = len(line)
+    while line.endswith(_LAST_NULL, 0, end):
+        end -= len(_LAST_NULL)
+    return sha256(line[:end].encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
