@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_m2p.columns.reader import Rows, RowReader, row_hash
+from airflow_provider_m2p.columns.shape import Shape
+from airflow_provider_m2p.exceptions import M2PResponseError, M2PSchemaError
+from tests.unit.columns.documents import (
+    NAMES,
+    NUMBERS,
+    PLAIN,
+    ROWS,
+    TEXTS,
+    VALUES,
+    Number,
+    Object,
+    Path,
+    agrees,
+    kind,
+    leaves,
+    objects,
+    plain,
+    raw,
+    spell,
+)
+
+SEEDS = st.integers(0, 2**32).map(random.Random)
+UNESCAPED = {"\\\\": "\\", "\\t": "\t", "\\n": "\n", "\\r": "\r"}
+
+
+def read(reader: RowReader, texts: list[str], page: int = 0, *, has_escapes: bool | None = None) -> Rows:
+    if has_escapes is None:
+        has_escapes = any("\\" in text for text in texts)
+    return reader.read([raw(text) for text in texts], page, has_escapes=has_escapes)
+
+
+def read_one(text: str, **shape: Any) -> dict[Path, str | None]:
+    reader = RowReader(Shape(**shape))
+    rows = read(reader, [text])
+    return {column.path: cell for column, cell in zip(reader.shape.columns, rows.cells[0], strict=True)}
+
+
+def cells_of_line(line: str) -> tuple[str | None, ...]:
+    """Read a line as PostgreSQL's COPY does."""
+    cells: list[str | None] = []
+    for cell in line.split("\t"):
+        text, rest = "", cell
+        while rest:
+            piece = rest[:2] if rest[0] == "\\" else rest[0]
+            text += UNESCAPED.get(piece, piece)
+            rest = rest[len(piece) :]
+        cells.append(None if cell == "\\N" else text)
+    return tuple(cells)
+
+
+def split(rows: list[Object], chance: random.Random) -> list[list[Object]]:
+    pages: list[list[Object]] = [[]]
+    for row in rows:
+        if chance.getrandbits(1):
+            pages.append([])
+        pages[-1].append(row)
+    return pages
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ROWS, max_size=8), SEEDS, st.sampled_from([0, 1, 8]))
+@example([Object((("a", Object((("x", True),))),)), Object(())], random.Random(1), 8)
+@example([Object((("a", Object((("x", Number("1")),))),)), Object((("a", None),))], random.Random(2), 8)
+@example([Object((("n", Number("1")), ("n", "x"))), Object((("n", "y"),))], random.Random(1), 8)
+@example([Object((("n", "2025-01-01"),)), Object((("n", "2025-01-01\n2025-01-02"),))], random.Random(5), 8)
+@example([Object((("n", Number("1")),)), Object((("n", Number("1.0")),)), Object((("n", True),))], random.Random(5), 8)
+def test_cells_are_what_a_plain_model_says_whatever_the_pages(rows: list[Object], chance: random.Random, depth: int) -> None:
+    reader = RowReader(Shape(max_depth=depth))
+    values: dict[Path, list[Any]] = {}
+    for number, page in enumerate(split(rows, chance)):
+        read_rows = read(reader, [spell(row, chance) for row in page], number)
+        assert len(read_rows.lines) == len(read_rows.cells) == len(page)
+        for row, line, cells in zip(page, read_rows.lines, read_rows.cells, strict=True):
+            expected = leaves(plain(row), depth)
+            found = {column.path: cell for column, cell in zip(reader.shape.columns, cells, strict=True)}
+            assert set(expected) <= set(found)
+            for path, cell in found.items():
+                assert agrees(cell, expected.get(path)), (path, cell, expected.get(path))
+            assert cells_of_line(line) == cells or not cells
+            for path, value in expected.items():
+                values.setdefault(path, []).append(value)
+    assert {column.path: column.kind for column in reader.shape.columns} == {p: kind(v) for p, v in values.items()}
+    assert len({column.path for column in reader.shape.columns}) == len(reader.shape.columns)
+
+
+def shuffled(value: Any, chance: random.Random) -> Any:
+    """Return the same value with the keys of its objects in another order."""
+    if isinstance(value, Object):
+        pairs = [(name, shuffled(item, chance)) for name, item in dict(value.pairs).items()]
+        return Object(tuple(chance.sample(pairs, len(pairs))))
+    return [shuffled(item, chance) for item in value] if isinstance(value, list) else value
+
+
+def hash_after(columns_of: list[str], text: str) -> str:
+    reader = RowReader(Shape())
+    for number, page in enumerate(columns_of):
+        read(reader, [page], number)
+    return row_hash(read(reader, [text], has_escapes=True).lines[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, ROWS, SEEDS)
+def test_a_row_hash_depends_neither_on_the_order_of_keys_nor_on_columns_added_later(
+    row: Object, other: Object, chance: random.Random
+) -> None:
+    row = Object((*row.pairs, ("id", "x")))  # rows without a key are in no table
+    text = spell(shuffled(row, random.Random(0)))
+    before = hash_after([text], text)
+    assert hash_after([text], spell(shuffled(row, chance), chance)) == before
+    assert hash_after([text, spell(other)], text) == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(objects(PLAIN, st.sampled_from("ab")), min_size=2, max_size=2))
+def test_two_rows_have_one_hash_only_if_they_mean_the_same(rows: list[Object]) -> None:
+    texts = [spell(row) for row in rows]
+    reader = RowReader(Shape())
+    one, other = (row_hash(line) for line in read(reader, [*texts, '{"a":"x","b":"x"}']).lines[:2])
+    cells = [[leaves(plain(row)).get(path) for path in (("a",), ("b",))] for row in rows]
+    same = all(agrees(None if y is None else str(getattr(y, "text", y)), x) for x, y in zip(*cells, strict=True))
+    if one == other:
+        # What differs only in its sort (the number 1, the text "1") is one cell, and one state.
+        as_text = [[str(getattr(v, "text", v)).lower() if v is not None else None for v in row] for row in cells]
+        assert as_text[0] == as_text[1] or {"-0", "0"} & {*map(str, as_text[0])}
+    elif cells[0] == cells[1]:
+        assert not same
+
+
+def test_how_a_number_is_spelled_is_part_of_the_hash() -> None:
+    assert hash_after(['{"n":1.5}'], '{"n":1.0}') != hash_after(['{"n":1.5}'], '{"n":1.00}')
+
+
+def test_an_empty_text_and_none_are_two_states_in_the_middle_and_at_the_end() -> None:
+    columns = ['{"a":"x","b":"x","c":"x"}']
+    rows = ['{"a":"x","b":"","c":"x"}', '{"a":"x","b":null,"c":"x"}', '{"a":"x","b":""}', '{"a":"x"}', '{"a":"x","c":""}']
+    assert len({hash_after(columns, row) for row in rows}) == 5
+    assert hash_after(columns, '{"a":"x","b":null}') == hash_after(columns, '{"a":"x"}')
+
+
+def test_a_wide_sparse_row_is_hashed_in_linear_time() -> None:
+    columns = ["{%s}" % ",".join(f'"f{n}":1' for n in range(3000))]
+    reader = RowReader(Shape())
+    read(reader, columns)
+    rows = read(reader, ['{"f0":1,"f2998":1}'] * 300)
+    assert len({row_hash(line) for line in rows.lines}) == 1  # minutes, if each of the nulls were a place to start from
+
+
+KEYS = st.sampled_from(["id", "x"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(PLAIN | st.lists(PLAIN, max_size=1), objects(PLAIN, NAMES)), min_size=1, max_size=5),
+    SEEDS,
+    st.booleans(),
+)
+def test_a_row_without_its_key_is_never_read(rows: list[tuple[Any, Object]], chance: random.Random, nested: bool) -> None:
+    reader = RowReader(Shape((("k", "id"),) if nested else (("id",),)))
+    for number, (key, rest) in enumerate(rows):
+        pairs = tuple(pair for pair in rest.pairs if pair[0] not in ("id", "k"))
+        own: tuple[str, Any] = ("k", Object((("id", key), ("x", None)))) if nested else ("id", key)
+        text = spell(Object((*pairs, own)), chance)
+        if key is None or isinstance(key, list):
+            with pytest.raises(M2PSchemaError, match="key"):
+                read(reader, [text], number)
+            return
+        place = [column.path for column in reader.shape.columns]
+        cells = read(reader, [text], number).cells[0]
+        place = [column.path for column in reader.shape.columns]
+        assert agrees(cells[place.index(reader.shape.key[0])], key)
+
+
+@pytest.mark.parametrize("key", ["1", "1.5", '"a"', "true", '"2025-01-01"'])
+@pytest.mark.parametrize("later", ["{}", '{"id":null}', '{"id":[1]}', '{"id":{}}', '{"id":{"a":1}}', '{"k":1}'])
+def test_a_later_row_without_its_key_is_refused_though_the_code_is_compiled(key: str, later: str) -> None:
+    reader = RowReader(Shape((("id",),)))
+    read(reader, [f'{{"id":{key},"k":1}}'])
+    with pytest.raises(M2PSchemaError, match="1 of 2 rows of page 3 lack a value of the key"):
+        read(reader, [f'{{"id":{key},"k":1}}', later], 3)
+
+
+def test_the_refusal_of_a_missing_key_lists_what_there_is() -> None:
+    with pytest.raises(M2PSchemaError, match=r"No row of page 0 has the key column 'productId'.*limits\.daily, product_code"):
+        read(RowReader(Shape((("productId",),))), ['{"product_code":"x","limits":{"daily":1}}'])
+
+
+@pytest.mark.parametrize("row", ["1", '"a"', "null", "[]", "[{}]", "true", "1.5"])
+def test_a_row_that_is_no_object_is_refused(row: str) -> None:
+    reader = RowReader(Shape())
+    with pytest.raises(M2PResponseError, match="Page 4, row 1 is not an object"):
+        read(reader, ["{}", row], 4)
+    read(reader, ['{"a":1}'])
+    with pytest.raises(M2PResponseError, match="Page 5, row 0 is not an object"):
+        read(reader, [row], 5)
+
+
+@pytest.mark.parametrize("row", ["{", '{"a":tru}', '{"a":01}', '{"a":NaN}', '{"a":Infinity}', '{"a":"\\ud800"}', "", '{"a":1}}'])
+def test_what_is_no_json_is_refused_without_a_word_of_it(row: str) -> None:
+    for reader in (RowReader(Shape()), RowReader(Shape())):
+        with pytest.raises(M2PResponseError, match="Page 2, row 0 cannot be read"):
+            read(reader, [row], 2)
+        read(reader, ['{"a":"x"}'])  # and once more with compiled code
+
+
+@pytest.mark.parametrize("first", ['{"a":[1]}', '{"a":1}', "{}"])
+def test_nesting_beyond_reason_is_refused(first: str) -> None:
+    reader = RowReader(Shape())
+    read(reader, [first])
+    with pytest.raises(M2PResponseError):
+        read(reader, ['{"a":' + "[" * 100_000 + "]" * 100_000 + "}"], 1)
+    with pytest.raises(M2PResponseError):
+        read(reader, ['{"a":' * 100_000 + "1" + "}" * 100_000], 1)
+
+
+def test_integers_of_any_size_but_no_insane_one() -> None:
+    assert read_one('{"n":%s}' % ("9" * 4000)) == {("n",): "9" * 4000}
+    with pytest.raises(M2PResponseError, match="Page 0, row 0 cannot be read"):
+        read_one('{"n":%s}' % ("9" * 5000))
+
+
+def test_a_number_in_an_array_that_no_decimal_can_hold_is_refused() -> None:
+    assert read_one('{"n":1e99999999999999999999}') == {("n",): "1e99999999999999999999"}
+    with pytest.raises(M2PResponseError, match="Page 0 holds a value that cannot be read exactly"):
+        read_one('{"n":[1e99999999999999999999]}')
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES.filter(lambda value: isinstance(value, list)), SEEDS)
+def test_arrays_are_json_with_sorted_keys_and_without_space(value: Any, chance: random.Random) -> None:
+    text = spell(Object((("a", shuffled(value, random.Random(0))),)))
+    cell = read_one(text)["a",]
+    assert read_one(spell(Object((("a", shuffled(value, chance)),)), chance))["a",] == cell
+    assert agrees(cell, plain(shuffled(value, chance)))
+
+
+def test_the_cache_of_canonical_texts_stays_bounded() -> None:
+    reader = RowReader(Shape())
+    for start in range(0, 20_000, 1000):
+        rows = read(reader, [f'{{"a":[{n}]}}' for n in range(start, start + 1000)])
+        assert [cells[0] for cells in rows.cells] == [f"[{n}]" for n in range(start, start + 1000)]
+
+
+def test_a_shape_that_does_not_grow_reads_only_its_columns() -> None:
+    first = RowReader(Shape())
+    read(first, ['{"id":"a","limits":{"daily":1},"both":1}'])
+    shape = Shape((("id",),), grows=False)
+    for column in first.shape.columns:
+        assert column.kind is not None
+        shape.add_column(column.path, column.kind, "_".join(column.path))
+    reader = RowReader(shape)
+    for _ in range(2):
+        rows = read(reader, ['{"id":"b","new":[1],"limits":{"daily":2,"x":"y"},"both":{"x":1}}', '{"id":"c","limits":5}'])
+        assert rows.cells == [("b", "2", None), ("c", None, None)]
+    assert sorted(shape.ignored) == [("both", "x"), ("limits",), ("limits", "x"), ("new",)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(NUMBERS | TEXTS | st.booleans() | st.none()), min_size=1, max_size=6), SEEDS)
+def test_stored_columns_read_like_fresh_ones(values: list[tuple[Any]], chance: random.Random) -> None:
+    fresh = RowReader(Shape())
+    texts = [spell(Object((("a", value),)), chance) for (value,) in values]
+    expected = read(fresh, texts)
+    stored = Shape()
+    for column in fresh.shape.columns:
+        assert column.kind is not None
+        stored.add_column(column.path, column.kind, "a")
+    again = RowReader(stored)
+    assert [read(again, [text]) for text in texts] == [
+        Rows([line], [cells]) for line, cells in zip(expected.lines, expected.cells, strict=True)
+    ]
+    assert [column.kind for column in stored.columns] == [column.kind for column in fresh.shape.columns]
