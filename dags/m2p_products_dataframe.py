@@ -30,8 +30,10 @@ def count_by_type(products: pd.DataFrame) -> pd.DataFrame:
 def load(counts: pd.DataFrame, table: str) -> int:
     """Replace the table with the counts."""
     engine = BaseHook.get_connection("warehouse").get_hook().get_sqlalchemy_engine()
-    with engine.begin() as connection:
-        counts.to_sql(table, connection, if_exists="replace", index=False)
+    try:
+        counts.to_sql(table, engine, if_exists="replace", index=False)
+    finally:
+        engine.dispose()
     return len(counts)
 
 

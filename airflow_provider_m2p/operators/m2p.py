@@ -12,7 +12,7 @@ from airflow_provider_m2p.hooks.m2p import M2PHook
 from airflow_provider_m2p.retries import no_hopeless_retries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     import pandas as pd
     from airflow.sdk import Context
@@ -83,7 +83,7 @@ class M2PExtractProductsOperator(BaseOperator):
         self.log.info("Read %s rows from %s pages into %s columns", len(frame), pages.pages, len(frame.columns))
         return frame
 
-    def _within_limit(self, pages: PageStream) -> Iterator[Page]:
+    def _within_limit(self, pages: PageStream) -> Generator[Page]:
         rows = 0
         for page in pages:
             rows += len(page.rows)

@@ -116,7 +116,7 @@ class M2PToSqlOperator(BaseOperator):
                 hook.get_conn() as client,
                 closing(client.pages(self.endpoint, max_pages=self.max_pages)) as pages,
             ):
-                result = loader.run(pages)
+                result: LoadResult = loader.run(pages)
         finally:
             engine.dispose()
         self.log.info(
