@@ -62,9 +62,10 @@ def assign(paths: Iterable[Path], taken: Mapping[str, Path], limit: int) -> dict
     used = {name.casefold() for name in taken}
     names: dict[Path, str] = {}
     for path in sorted(set(paths)):
-        name = join(path)
-        if len(name.encode()) > limit or name.casefold() in used or name.startswith(META_PREFIX):
-            name = _marked(name, path, limit)
+        name, mark = join(path), path
+        while len(name.encode()) > limit or name.casefold() in used or name.startswith(META_PREFIX):
+            name = _marked(join(path), mark, limit)
+            mark = (*mark, "")  # another mark, should a field be named like the first one
         used.add(name.casefold())
         names[path] = name
     return names
