@@ -138,8 +138,8 @@ def all_are(kind: Kind, texts: list[str]) -> bool:
 
 def utc(text: str) -> str:
     """Return an instant as ``YYYY-MM-DD HH:MM:SS.ffffff+00:00``, the form every database reads."""
-    if len(text) == 20:  # 2025-09-25T06:53:54Z, the commonest spelling
-        return f"{text[:10]} {text[11:19]}.000000+00:00"
+    if text.endswith("Z"):
+        return f"{text[:10]} {text[11:19]}.{text[20:-1]:0<6}+00:00"
     moment = datetime.fromisoformat(text)
     offset = moment.utcoffset()
     assert offset is not None

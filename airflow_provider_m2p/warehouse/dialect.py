@@ -37,6 +37,8 @@ class Dialect:
     takes_lines: ClassVar[bool] = False
     #: Whether DDL is undone by a rollback.
     transactional_ddl: ClassVar[bool] = False
+    #: Whether a new table gets its key once its first rows are in, by :meth:`add_key`.
+    adds_key_last: ClassVar[bool] = False
     #: The most columns a table may have.
     max_columns: ClassVar[int] = 1000
     #: The most parameters of one statement.
@@ -123,6 +125,10 @@ class Dialect:
         specification = compiler.get_column_specification(column)
         self.execute(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {specification}")
 
+    def add_key(self, table: sa.Table, columns: list[str]) -> None:
+        """Give a new table its primary key; only for dialects that add it last."""
+        raise NotImplementedError
+
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
         """
         Change a column's type to that of a wider kind; what is stored stays as it is, or becomes its text.
@@ -171,6 +177,10 @@ class Dialect:
         :param page: where the rows come from.
         :raises M2PSchemaError: which columns, and how many rows.
         """
+
+    def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
+        """Make the staged rows quick to find by their key."""
+        sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 
     def known_rows(
         self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool], wanted: list[tuple[str, ...]]

@@ -47,6 +47,7 @@ class Load:
         self._lock_seconds = lock_seconds
         self._books = Books(dialect, spec.schema)
         self._started_at = datetime.now(UTC)
+        self._keyless: list[tuple[sa.Table, list[str]]] = []
 
     def run(self, pages: PageStream) -> LoadResult:
         """Load all pages; see :meth:`Loader.run`."""
@@ -135,8 +136,11 @@ class Load:
             may_delete = self._merge(parent, pages, version, result)
             for child in children:
                 if child is not None:
+                    self._dialect.index_stage(child.stage, [value for _, value in child.keys])
                     child.execute(sa.delete(child.stage).where(~sa.exists().where(child.stage.c.ord == stage.table.c.ord)))
                     self._merge_children(child, parent, may_delete)
+        for table, unique in self._keyless:
+            self._dialect.add_key(table, unique)
         self._books.note(spec, result, self._started_at, moment)
         return result
 
@@ -150,6 +154,8 @@ class Load:
             return None
         target.evolve(planned, spec.load_id, moment)
         table = target.table(planned)
+        if not target.exists and self._dialect.adds_key_last and (unique := target.unique_columns(planned)):
+            self._keyless.append((table, unique))
         own = table.c[TENANT] == spec.tenant_id
         values = {
             column.path: (table.c[column.name], self._dialect.convert(stage.table.c[f"c{place}"], kind, column.kind))
@@ -173,6 +179,7 @@ class Load:
     def _merge(self, merge: Merge, pages: PageStream, version: int, result: LoadResult) -> bool:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
+        self._dialect.index_stage(merge.stage, [value for _, value in merge.keys])
         result.duplicates = drop_duplicates(merge)
         if not merge.fresh and version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)

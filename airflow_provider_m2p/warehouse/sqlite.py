@@ -30,6 +30,8 @@ class SQLite(Dialect):
         self._driver: Any = driver
         self._isolation_level = self._driver.isolation_level
         self._driver.isolation_level = None
+        # What is staged is never rolled back: a stage that fails is dropped.
+        self._driver.execute("PRAGMA temp.journal_mode = OFF")
 
     def close(self) -> None:
         self._driver.isolation_level = self._isolation_level

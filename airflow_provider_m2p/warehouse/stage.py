@@ -57,6 +57,7 @@ class Stage:
         self.children: dict[Path, Stage] = {}
         self._reader = RowReader(shape)
         self._kinds: list[Kind] = []
+        self._instants: list[int] = []
         self._read_keys: KeyReader | None = None
         self._lines: list[str] = []
         self._cells: list[Cells] = []
@@ -182,12 +183,13 @@ class Stage:
 
     def _storable(self, cells: Cells) -> Cells:
         """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
-        if Kind.INSTANT not in self._kinds:
+        if not self._instants:
             return cells
-        return tuple(
-            f"{utc(cell)} {cell}" if kind is Kind.INSTANT and cell is not None else cell
-            for cell, kind in zip(cells, self._kinds, strict=True)
-        )
+        storable = list(cells)
+        for place in self._instants:
+            if (cell := storable[place]) is not None:
+                storable[place] = f"{utc(cell)} {cell}"
+        return tuple(storable)
 
     def _fit(self) -> None:
         """Bring the stage into the form of the shape."""
@@ -207,6 +209,7 @@ class Stage:
                     self._dialect.widen_staged(self.table, column, self._kinds[place], kind)
                     column.type = self._dialect.stage_type(kind, key=is_key)
         self._kinds = kinds
+        self._instants = [place for place, kind in enumerate(kinds) if kind is Kind.INSTANT]
         self._read_keys = key_reader(self.shape) if self._known else None
 
     def flush(self) -> None:

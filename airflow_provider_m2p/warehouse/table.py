@@ -265,9 +265,9 @@ class Target:
         table = self.table(planned)
         if not self.exists:
             unique = self.unique_columns(planned)
-            if unique:
+            if unique and not self.dialect.adds_key_last:
                 table.append_constraint(sa.PrimaryKeyConstraint(*unique))
-            else:
+            elif not unique:
                 sa.Index(f"ix_{self.spec.table}_load"[: self.dialect.name_limit], table.c[TENANT], table.c[LOAD_ID])
             table.create(self.dialect.connection)
         else:
