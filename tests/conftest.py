@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Airflow reads its configuration while it is imported: settle it here, before any test module imports Airflow.
 # One home per process, so that parallel test processes share neither metadata database nor logs.
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
+
+# A slow moment of the machine is no defect.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("here")
 
 
 def pytest_unconfigure() -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from typing import Any
 
 from tools.local import CLIENT_ID, TENANT, airflow, airflow_environment, connections, fresh_home, running_sandbox
 from tools.postgres import postgres_server
-from tools.verify import Table, compare, read_postgres, read_sqlite, served_products
+from tools.verify import Table, compare, read_table, served_products
 
 DAG_ID = "m2p_products_sync"
 TABLE = "m2p_products"
@@ -41,11 +41,15 @@ class DemoError(Exception):
 
 @dataclass
 class Warehouse:
-    """Where the demo loads to: what it is, its Airflow connection, and how to read a table back."""
+    """Where the demo loads to: what it is, how Airflow connects to it, and where the check reads."""
 
     name: str
     connection: dict[str, object]
-    read: Callable[[str], Table]
+    url: str
+
+    def table(self) -> Table:
+        """Return the loaded table as it stands."""
+        return read_table(self.url, TABLE)
 
 
 @contextlib.contextmanager
@@ -53,20 +57,15 @@ def sqlite_warehouse(home: Path) -> Iterator[Warehouse]:
     """Yield a SQLite file that stays for a look afterwards."""
     path = home / "warehouse.db"
     name = f"SQLite {sqlite3.sqlite_version}, {path.relative_to(home.parent)}"
-    yield Warehouse(name, {"conn_type": "sqlite", "host": str(path)}, lambda table: read_sqlite(path, table))
+    yield Warehouse(name, {"conn_type": "sqlite", "host": str(path)}, f"sqlite:///{path}")
 
 
 @contextlib.contextmanager
 def postgres_warehouse(home: Path) -> Iterator[Warehouse]:
     """Yield a real PostgreSQL, running for as long as the demo does."""
-    import psycopg
-
     with postgres_server() as port:
-        with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres") as connection:
-            number = connection.execute("SHOW server_version").fetchone()
         conn = {"conn_type": "postgres", "host": "127.0.0.1", "port": port, "login": "postgres", "schema": "postgres"}
-        name = f"PostgreSQL {number and number[0]}, 127.0.0.1:{port}"
-        yield Warehouse(name, conn, lambda table: read_postgres(port, table))
+        yield Warehouse(f"PostgreSQL, 127.0.0.1:{port}", conn, f"postgresql://postgres@127.0.0.1:{port}/postgres")
 
 
 def say(text: str = "") -> None:
@@ -139,7 +138,7 @@ def show_result(result: dict[str, Any]) -> None:
 def check(base_url: str, warehouse: Warehouse, expected: dict[str, int], result: dict[str, Any]) -> None:
     """Compare table and platform, and the load's counts with what was done to the catalogue."""
     products = served_products(base_url, CLIENT_ID, f"{CLIENT_ID}-secret", TENANT)
-    verdict = compare(products, warehouse.read(TABLE), TENANT)
+    verdict = compare(products, warehouse.table(), TENANT)
     differences = [
         f"the load says {name}={result[name]}, not {count}" for name, count in expected.items() if result[name] != count
     ]
@@ -181,7 +180,7 @@ def demo(home: Path, warehouse: Warehouse, base_url: str) -> None:
     run_airflow(["dags", "test", DAG_ID], environment, home / "first-run.log")
     result = last_result(home)
     say(f"\n  The first rows of {TABLE}:")
-    show_rows(warehouse.read(TABLE))
+    show_rows(warehouse.table())
     say("\n  The task's result:")
     show_result(result)
     total = result["rows_read"]

@@ -7,6 +7,7 @@ package cannot hide in the check.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -16,9 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 exact_json = partial(json.loads, parse_float=Decimal)
@@ -65,27 +65,37 @@ def served_products(base_url: str, client_id: str, client_secret: str, tenant_id
             return products
 
 
-def read_sqlite(path: Path, table: str) -> Table:
-    """Read a whole table of a SQLite file."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+def read_table(url: str, table: str, where: str = "1 = 1") -> Table:
+    """
+    Read a table with its exact values, those in JSON columns included.
+
+    :param url: ``sqlite:///<path>`` or ``postgresql://...``.
+    :param table: the table's name.
+    :param where: which rows.
+    """
+    return (_read_sqlite if url.startswith("sqlite") else _read_postgres)(url, table, where)
+
+
+def _read_sqlite(url: str, table: str, where: str) -> Table:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
         connection.row_factory = sqlite3.Row
         types = {row["name"]: row["type"].lower() for row in connection.execute(f"PRAGMA table_info({table})")}
-        return Table(types, [dict(row) for row in connection.execute(f"SELECT * FROM {table}")])
+        return Table(types, [dict(row) for row in connection.execute(f"SELECT * FROM {table} WHERE {where}")])
 
 
-def read_postgres(port: int, table: str) -> Table:
-    """Read a whole table of the embedded PostgreSQL."""
+def _read_postgres(url: str, table: str, where: str) -> Table:
     import psycopg
     from psycopg.rows import dict_row
     from psycopg.types.json import set_json_loads
 
-    with psycopg.connect(f"host=127.0.0.1 port={port} user=postgres", row_factory=dict_row) as connection:
+    with psycopg.connect(url, row_factory=dict_row) as connection:
         set_json_loads(exact_json, connection)
         columns = connection.execute(
             "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = %s", [table]
         )
         types = {row["column_name"]: row["data_type"] for row in columns}
-        return Table(types, connection.execute(f"SELECT * FROM {table}").fetchall())  # type: ignore[arg-type]
+        query = f"SELECT * FROM {table} WHERE {where}"
+        return Table(types, connection.execute(query).fetchall())  # type: ignore[arg-type]
 
 
 def compare(products: list[dict[str, Any]], table: Table, tenant_id: str) -> Verdict:
@@ -140,5 +150,7 @@ def _same(want: Any, have: Any, column_type: str) -> bool:
             moment = have if isinstance(have, datetime) else datetime.fromisoformat(f"{have}+00:00")
             return moment == datetime.fromisoformat(want)
         return want == (have.isoformat() if isinstance(have, date) else have)
-    # A number: exact as a number, and exact as text in a column that holds texts as well.
-    return want == Decimal(have) if isinstance(have, (int, Decimal)) else str(want) == have or want == Decimal(have)
+    # A number: exact as a number, or as text where the column holds texts too or the database has no decimals.
+    with contextlib.suppress(InvalidOperation):
+        return "bool" not in column_type and want == Decimal(have)
+    return False
