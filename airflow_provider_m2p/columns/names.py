@@ -13,7 +13,7 @@ Path = tuple[str, ...]
 
 META_PREFIX: Final = "_m2p_"
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_NOT_A_WORD = re.compile(r"[^\w]+")
+_NOT_A_WORD = re.compile(r"(?:[^\w]|[\U00010000-\U0010ffff])+")  # MySQL's names end at U+FFFF
 
 
 def snake(name: str) -> str:

@@ -33,6 +33,7 @@ PATHS = st.lists(st.lists(ANY_NAME, min_size=1, max_size=3).map(tuple), max_size
         ("Gebühr", "gebühr"),
         ("e\u0301", "é"),
         ("价格", "价格"),
+        ("a\U0001d4b3b", "a_b"),
         ("SELECT", "select"),
     ],
 )
