@@ -75,6 +75,13 @@ class Books:
             sa.PrimaryKeyConstraint("table_name", "column_name"),
         )
 
+    def missing(self) -> bool:
+        """Tell whether a table is missing."""
+        inspector = sa.inspect(self._connection)
+        return not all(
+            inspector.has_table(table.name, schema=table.schema) for table in self.loads.metadata.sorted_tables
+        )
+
     def create(self) -> None:
         """Create the tables if they are missing."""
         self.loads.metadata.create_all(self._connection)

@@ -74,8 +74,10 @@ class Loader:
             books = Books(dialect, self.spec.schema)
             with dialect.connection.begin():
                 dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
-            with dialect.transaction(f"books of {self.spec.schema or 'the default schema'}", self._lock_seconds):
-                books.create()
+                missing = books.missing()
+            if missing:
+                with dialect.transaction(f"the books of {self.spec.schema or 'the schema'}", self._lock_seconds):
+                    books.create()
             with dialect.connection.begin():
                 Target.inspect(dialect, self.spec, books).check_key()
 
@@ -90,7 +92,7 @@ class Loader:
         with closing(pages):
             self.check()
             with self._connected() as dialect:
-                result = Load(dialect, self.spec, self._lock_seconds).run(pages)
+                result = Load(dialect, self.spec).run(pages, self._lock_seconds)
         result.seconds = round(time.monotonic() - started, 3)
         return result
 

@@ -8,7 +8,9 @@ row says no more than that it was seen.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,11 +28,36 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import Page
     from airflow_provider_m2p.columns.names import Path
-    from airflow_provider_m2p.columns.shape import Shape
+    from airflow_provider_m2p.columns.shape import Field, Shape
 
 Known = Callable[[list[Key]], dict[Key, tuple[str, str]]]
 
 _FLUSH_ROWS: Final = 2000
+_PREFIX: Final = "_m2p_stage"
+_MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """
+    What a stage holds once all pages are in: all that is needed to merge it.
+
+    :param table: the stage's table, with columns ``c0``, ``c1`` ...
+    :param columns: the fields they hold.
+    :param kinds: the kinds as which they hold them.
+    :param key: paths of the key fields.
+    :param ignored: paths of the fields that were left out.
+    :param rows: how many rows came, those included that are the same as in the target.
+    :param children: the same for the elements of each array, by the array's path.
+    """
+
+    table: sa.Table
+    columns: list[Field]
+    kinds: list[Kind]
+    key: tuple[Path, ...]
+    ignored: list[Path]
+    rows: int
+    children: dict[Path, Staged]
 
 
 class Stage:
@@ -41,6 +68,8 @@ class Stage:
     :param shape: the shape of the rows; columns ``c0``, ``c1`` ... of the stage follow its columns.
     :param known: gives the hashes of rows that the target holds, by their keys; ``None`` if it holds none.
     :param child_stage: gives the stage for the elements of an array; ``None`` where arrays are JSON columns.
+    :param for_review: whether the stage must outlive this connection.
+    :param schema: where it then lives.
     """
 
     def __init__(
@@ -49,6 +78,9 @@ class Stage:
         shape: Shape,
         known: Known | None = None,
         child_stage: Callable[[Path], Stage] | None = None,
+        *,
+        for_review: bool = False,
+        schema: str | None = None,
     ) -> None:
         self._dialect = dialect
         self.shape = shape
@@ -63,22 +95,18 @@ class Stage:
         self._cells: list[Cells] = []
         self._same: list[tuple[int, str, Key]] = []
         self.rows = 0
-        self.table = sa.Table(
-            f"_m2p_stage_{secrets.token_hex(6)}",
-            sa.MetaData(),
-            sa.Column("ord", sa.BigInteger, nullable=False),
-            sa.Column("row_hash", sa.String(32), nullable=False),
-            sa.Column("raw_hash", sa.String(32)),
-            prefixes=list(dialect.stage_prefixes),
-        )
+        self.table = stage_table(dialect, for_review=for_review, schema=schema)
         with dialect.connection.begin():
             self.table.create(dialect.connection)
         self._fit()
 
-    @property
-    def kinds(self) -> list[Kind]:
-        """The kinds as which the columns are staged."""
-        return self._kinds
+    def staged(self) -> Staged:
+        """Write what waits, and return what the stage holds."""
+        self.flush()
+        children = {path: child.staged() for path, child in self.children.items()}
+        return Staged(
+            self.table, self.shape.columns, self._kinds, self.shape.key, self.shape.ignored, self.rows, children
+        )
 
     def keys(self) -> list[sa.Column[Any]]:
         """Return the staged key columns, in the order of the shape's key."""
@@ -224,8 +252,6 @@ class Stage:
             self._cells = []
         if self._same:
             self._flush_same()
-        for child in self.children.values():
-            child.flush()
 
     def _flush_same(self) -> None:
         columns = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
@@ -240,3 +266,38 @@ class Stage:
 
 def _raw_hash(raw: msgspec.Raw) -> str:
     return sha256(raw).hexdigest()[:32]
+
+
+def stage_table(
+    dialect: Dialect, *, for_review: bool = False, schema: str | None = None, name: str | None = None
+) -> sa.Table:
+    """
+    Return a stage's table without its ``c`` columns.
+
+    :param name: that of a stage which exists.
+    """
+    if name is None:
+        # The name says what it is and since when, so that what was left behind can be swept.
+        kind = "review" if for_review else "load"
+        name = f"{_PREFIX}_{kind}_{int(time.time()):x}_{secrets.token_hex(4)}"
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column("ord", sa.BigInteger, nullable=False),
+        sa.Column("row_hash", sa.String(32), nullable=False),
+        sa.Column("raw_hash", sa.String(32)),
+        schema=schema if for_review else None,
+        prefixes=[] if for_review else list(dialect.stage_prefixes),
+    )
+
+
+def sweep(dialect: Dialect, schema: str | None) -> list[str]:
+    """Drop the stages that nobody can still be waiting for, and return their names."""
+    swept = []
+    for name in sa.inspect(dialect.connection).get_table_names(schema=schema):
+        parts = name.removeprefix(f"{_PREFIX}_").split("_")
+        if name.startswith(f"{_PREFIX}_") and len(parts) == 3 and parts[0] in _MAX_AGE:
+            if time.time() - int(parts[1], 16) > _MAX_AGE[parts[0]]:
+                sa.Table(name, sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
+                swept.append(name)
+    return swept

@@ -17,6 +17,7 @@ from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadSpec
+from airflow_provider_m2p.warehouse.stage import Staged
 
 TENANT: Final = "_m2p_tenant_id"
 LOAD_ID: Final = "_m2p_load_id"
@@ -180,16 +181,16 @@ class Target:
                 "Correct key_columns or write_mode, or load into another table."
             )
 
-    def plan(self, shape: Shape, stage: sa.Table) -> tuple[list[StoredColumn], list[dict[str, Any]]]:
+    def plan(self, staged: Staged) -> tuple[list[StoredColumn], list[dict[str, Any]]]:
         """
-        Decide how each column of the shape is stored.
+        Decide how each staged column is stored.
 
-        :returns: the columns in the order of the shape, and the changes that the table needs.
+        :returns: the columns in the order of the stage, and the changes that the table needs.
         :raises M2PSchemaError: the policy forbids the changes, or the table cannot take so many columns.
         """
         taken = {column.name: column.path for column in self.columns.values()}
         taken |= {name: () for name in self.present if name not in taken}
-        new = [column for column in shape.columns if column.path not in self.columns]
+        new = [column for column in staged.columns if column.path not in self.columns]
         adopted = {c.path: name for c in new if (name := names.join(c.path)) in self.strangers}
         given = {c.path: c.path[-1] for c in new if c.path[0] in (PARENT, POSITION)}
         taken |= {name: path for path, name in given.items()}
@@ -198,9 +199,9 @@ class Target:
         planned: list[StoredColumn] = []
         changes: list[dict[str, Any]] = []
         position = max((column.position for column in self.columns.values()), default=-1) + 1
-        for index, column in enumerate(shape.columns):
+        for index, column in enumerate(staged.columns):
             stored = self.columns.get(column.path)
-            kind = self._kind(column, stored.kind if stored else None, stage, stage.c[f"c{index}"])
+            kind = self._kind(column, stored.kind if stored else None, staged.table, f"c{index}")
             change: dict[str, Any] = {"field": show(column.path), "type": kind.value}
             if stored is not None:
                 planned.append(StoredColumn(stored.name, column.path, kind, stored.position))
@@ -226,10 +227,10 @@ class Target:
                 f"The rows need {count} columns, and a table of this database has at most {self.dialect.max_columns}. "
                 "Nothing was written. Flatten less (max_depth), or exclude fields."
             )
-        ignored = [{"change": "ignore", "field": show(path)} for path in shape.ignored]
+        ignored = [{"change": "ignore", "field": show(path)} for path in staged.ignored]
         return planned, changes + ignored
 
-    def _kind(self, column: Field, stored: Kind | None, stage: sa.Table, staged: sa.Column[Any]) -> Kind:
+    def _kind(self, column: Field, stored: Kind | None, stage: sa.Table, name: str) -> Kind:
         kind = kind_of(column.tokens, stored)
         assert kind is not None
         if self.spec.child_tables and column.tokens & Tokens.ARRAY:
@@ -244,7 +245,7 @@ class Target:
                 f"Table {self.spec.table!r} has the arrays {show(column.path)!r} in a child table. Load it with "
                 "child_tables=True, or into another table."
             )
-        return kind if self.dialect.fits(stage, column, staged) else Kind.TEXT
+        return kind if self.dialect.fits(stage, column, stage.c[name]) else Kind.TEXT
 
     def _check_policy(self, changes: list[dict[str, Any]]) -> None:
         if self.spec.schema_policy != "freeze":

@@ -1,0 +1,206 @@
+"""What the load's one transaction does: change the tables, their columns and the books, or refuse."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns import names
+from airflow_provider_m2p.columns.elements import PARENT, POSITION
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.names import Path
+from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.merge import WRITERS, Counts, Merge, drop_duplicates
+from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
+from airflow_provider_m2p.warehouse.stage import Staged
+from airflow_provider_m2p.warehouse.table import ROW_HASH, TENANT, Target
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """
+    How the list was read.
+
+    :param version: which loads the table had seen when the reading began.
+    :param pages: pages read.
+    :param complete: whether the list was read to its end, as it stood.
+    :param total_rows: how many rows the platform says there are, if it does.
+    :param started_at: when the reading began.
+    """
+
+    version: int
+    pages: int
+    complete: bool
+    total_rows: int | None
+    started_at: datetime
+
+
+def child_spec(spec: LoadSpec, path: Path, name_limit: int) -> LoadSpec:
+    """Return how the elements of an array are loaded: into a table of their own, keyed by parent and position."""
+    table = names.cut(f"{spec.table}__{names.join(path)}", path, name_limit)
+    parent = (f"{PARENT}.{names.join(tuple(name.split('.')))}" for name in spec.key_columns)
+    return replace(spec, table=table, key_columns=(*parent, POSITION), child_tables=False)
+
+
+class Apply:
+    """
+    Applies a stage.
+
+    :param dialect: the database, within a transaction that holds the table's lock.
+    :param spec: what is loaded where.
+    """
+
+    def __init__(self, dialect: Dialect, spec: LoadSpec) -> None:
+        self._dialect = dialect
+        self._connection = dialect.connection
+        self._spec = spec
+        self._books = Books(dialect, spec.schema)
+        self._keyless: list[tuple[sa.Table, list[str]]] = []
+        #: How the rows of the table itself were merged; ``None`` if there were none.
+        self.merge: Merge | None = None
+
+    def run(self, read: Read, staged: Staged) -> LoadResult:
+        """
+        Merge what is staged, and enter the load in the books.
+
+        :raises M2PSchemaError: the schema policy, or the table's key, forbids it.
+        :raises M2PLoadError: it would do harm.
+        """
+        spec = self._spec
+        moment = self._moment()
+        result = LoadResult(
+            load_id=spec.load_id,
+            tenant_id=spec.tenant_id,
+            table=spec.full_name,
+            write_mode=spec.write_mode,
+            pages=read.pages,
+            rows_read=staged.rows,
+        )
+        self.merge = self._evolve(spec, staged, moment, result)
+        children = {
+            path: self._evolve(child_spec(spec, path, self._dialect.name_limit), child, moment, result)
+            for path, child in staged.children.items()
+        }
+        if self.merge is not None:
+            may_delete = self._merge(self.merge, read, result)
+            for child in children.values():
+                if child is not None:
+                    self._merge_children(child, self.merge, may_delete)
+        for table, unique in self._keyless:
+            self._dialect.add_key(table, unique)
+        self._books.note(spec, result, read.started_at, moment)
+        return result
+
+    def _evolve(self, spec: LoadSpec, staged: Staged, moment: datetime, result: LoadResult) -> Merge | None:
+        """Bring a table into the form of its rows, and return how to merge them; ``None`` if there is no column yet."""
+        target = Target.inspect(self._dialect, spec, self._books)
+        target.check_key()
+        planned, changes = target.plan(staged)
+        of = {} if spec is self._spec else {"table": spec.table}
+        result.schema_changes += [of | change for change in changes]
+        if not planned:
+            return None
+        target.evolve(planned, spec.load_id, moment)
+        table = target.table(planned)
+        if not target.exists and self._dialect.adds_key_last and (unique := target.unique_columns(planned)):
+            self._keyless.append((table, unique))
+        own = table.c[TENANT] == spec.tenant_id
+        values = {
+            column.path: (table.c[column.name], self._dialect.convert(staged.table.c[f"c{place}"], kind, column.kind))
+            for place, (column, kind) in enumerate(zip(planned, staged.kinds, strict=True))
+            if column.kind is not Kind.CHILD
+        }
+        return Merge(
+            dialect=self._dialect,
+            table=table,
+            stage=staged.table,
+            live=target.live(table),
+            keys=[values[path] for path in staged.key],
+            values=list(values.values()),
+            tenant_id=spec.tenant_id,
+            load_id=spec.load_id,
+            moment=moment,
+            fresh=not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar(),
+            force=bool(target.lost),
+        )
+
+    def _merge(self, merge: Merge, read: Read, result: LoadResult) -> bool:
+        """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
+        spec = self._spec
+        self._dialect.index_stage(merge.stage, [value for _, value in merge.keys])
+        result.duplicates = drop_duplicates(merge)
+        if not merge.fresh and read.version != self._books.version(spec.table, spec.tenant_id):
+            self._refuse_stale(merge)
+        may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
+        live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
+        counts: Counts = WRITERS[spec.write_mode](merge, merge.live if may_delete else None)
+        if counts.deleted > spec.max_delete_ratio * live:
+            raise M2PLoadError(
+                f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows that "
+                f"{spec.full_name} has of tenant {spec.tenant_id!r}: more than max_delete_ratio={spec.max_delete_ratio} "
+                "allows. Nothing was written. If the products are really gone, run once with a higher ratio (1 allows all)."
+            )
+        result.inserted, result.updated, result.deleted = counts.inserted, counts.updated, counts.deleted
+        result.unchanged = result.rows_read - result.duplicates - counts.inserted - counts.updated
+        return may_delete
+
+    def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> None:
+        """Merge the elements of the rows that were staged whole; those of other rows stay, unless the row disappeared."""
+        self._dialect.index_stage(child.stage, [value for _, value in child.keys])
+        dropped = ~sa.exists().where(child.stage.c.ord == parent.stage.c.ord)
+        child.execute(sa.delete(child.stage).where(dropped))
+        same_parent = sa.and_(
+            *(child.table.c[column.name] == value for (column, _), (_, value) in zip(child.keys, parent.keys, strict=False))
+        )
+        staged = sa.exists().where(same_parent)
+        if may_delete:
+            gone = ~staged.where(~parent.staged).correlate(child.table)
+        else:
+            gone = staged.where(parent.staged).correlate(child.table)
+        WRITERS[self._spec.write_mode](child, sa.and_(child.live, gone))
+
+    def _moment(self) -> datetime:
+        """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""
+        latest = self._books.latest(self._spec.table, self._spec.tenant_id)
+        now = datetime.now(UTC)
+        return now if latest is None else max(now, latest + timedelta(microseconds=1))
+
+    @staticmethod
+    def _may_delete(read: Read, result: LoadResult) -> bool:
+        if not read.complete:
+            log.warning("The list was not read to its end as it stood. Rows that it lacks are left as they are.")
+            return False
+        total = read.total_rows
+        if result.duplicates and total is not None and result.rows_read - result.duplicates < total:
+            log.warning(
+                "%s rows came twice, so as many may have been missed. Rows that the list lacks are left as they are.",
+                result.duplicates,
+            )
+            return False
+        return True
+
+    def _refuse_stale(self, merge: Merge) -> None:
+        """Refuse to publish rows that were skipped because of a state of the table that is no more."""
+        table, stage = merge.table, merge.stage
+        skipped = sa.select(sa.func.count()).select_from(stage).where(~merge.staged)
+        still = (
+            sa.select(sa.func.count())
+            .select_from(stage.join(table, merge.same_key))
+            .where(~merge.staged, merge.live, table.c[ROW_HASH] == stage.c.row_hash)
+        )
+        if self._count(skipped) != self._count(still):
+            raise M2PLoadError(
+                f"Another load of tenant {self._spec.tenant_id!r} changed {self._spec.full_name} while this one read the "
+                "platform. Nothing was written; run the task again."
+            )
+
+    def _count(self, select: sa.Select[Any]) -> int:
+        return int(self._connection.execute(select).scalar() or 0)
