@@ -38,9 +38,9 @@ async def issue_token(request: Request, platform: PlatformDep, asked: TokenReque
     """Exchange a client id and secret for an access token. Cache it for `expires_in` seconds."""
     record: RequestRecord = request.scope["state"]["record"]
     platform.limiter.spend(f"token {record.address}")
-    record.client_id = asked.clientId
+    known = platform.clients.get(asked.clientId)
+    record.client_id, record.tenant = asked.clientId, known.tenant if known else None
     client = platform.clients.authenticate(asked.clientId, asked.clientSecret)
-    record.tenant = client.tenant
     state = request.scope["state"]  # where faults say what is wrong with this token
     ttl, skew = state.get("token_ttl", platform.tokens.ttl), state.get("token_skew", 0)
     token = platform.tokens.issue(client.client_id, client.tenant, (client.role,), ttl=ttl, skew=skew)

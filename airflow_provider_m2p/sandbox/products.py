@@ -42,18 +42,18 @@ LATE_FIELDS = (("promocodeId", 15), ("ncmc", 110), ("targetProductId", 205))
 
 def product_id(seed: int, tenant: str, number: int) -> str:
     """Ten mixed-case alphanumerics, among them ids that careless software folds, trims or reads as a number."""
-    shared = Random(f"{seed}/{number}")
+    if number >= 10:
+        return "".join(Random(f"{seed}/{tenant}/{number}/id").choices(ALPHANUMERIC, k=10))
+    rng = Random(f"{seed}/{number}")  # the same at every tenant: a key without the tenant would mix them up
     match number:
         case 3:  # differs from its neighbour in case alone
             return product_id(seed, tenant, 2).swapcase()
         case 5:
-            return "00" + "".join(shared.choices(string.digits, k=8))
+            return "00" + "".join(rng.choices(string.digits, k=8))
         case 7:
-            return "".join(shared.choices("123456789", k=5)) + "e" + "".join(shared.choices("123456789", k=4))
-        case _ if number < 10:  # the same ids at every tenant: a key without the tenant would mix them up
-            return "".join(shared.choices(string.ascii_letters, k=10))
+            return "".join(rng.choices("123456789", k=5)) + "e" + "".join(rng.choices("123456789", k=4))
         case _:
-            return "".join(Random(f"{seed}/{tenant}/{number}/id").choices(ALPHANUMERIC, k=10))
+            return "".join(rng.choices(string.ascii_letters, k=10))
 
 
 def make_product(seed: int, tenant: str, number: int) -> Product:

@@ -53,6 +53,8 @@ class Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+        if self.server_state.tasks:  # what was waiting for those connections ends by itself, and tidies up
+            await asyncio.wait(self.server_state.tasks, timeout=0.5)
 
     def stop(self) -> None:
         self.should_exit = True
@@ -86,6 +88,14 @@ class SandboxServer:
 
     def start(self) -> SandboxServer:
         """Bind the port and return once requests are answered."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
         config = uvicorn.Config(
             create_app(self.platform),
             http=Protocol,
@@ -114,7 +124,6 @@ class SandboxServer:
         port = self._socket.getsockname()[1]
         scheme = "https" if config.is_ssl else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-        return self
 
     def stop(self) -> None:
         """Stop answering and free the port. Once is enough, twice does no harm."""

@@ -52,6 +52,7 @@ class Platform:
             now = str(getattr(settings, name))
             then = self.state.remembered(name, now)
             if then != now:
+                self.state.close()
                 raise ValueError(f"{settings.state} was made with {name}={then}, so it cannot go on with {now}")
         self.clients = Clients(self.state, self.clock)
         for client_id, tenant, role in settings.clients:

@@ -73,6 +73,15 @@ def test_foreign_and_forged_tokens(box: SandboxServer) -> None:
         assert_problem(answer, 401, "SBX_012")
 
 
+def test_failed_tries_are_on_the_tenants_record(sandbox: SandboxServer) -> None:
+    ask_token(sandbox, "acme-viewer", "guess")
+    ask_token(sandbox, "nobody")
+    assert [(event.actor, event.target, event.outcome) for event in sandbox.audit()] == [
+        ("acme-viewer", "/auth/token", "SBX_010")
+    ]
+    assert [event.actor for event in sandbox.audit("")] == ["nobody"]
+
+
 def test_token_expires() -> None:
     with SandboxServer(products=1, token_ttl=60) as box:
         token = ask_token(box).json()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
+import pytest
+from starlette.types import Message
+
+from airflow_provider_m2p.sandbox.app import create_app
 from airflow_provider_m2p.sandbox.authorization import address_of, is_loopback, within
 from airflow_provider_m2p.sandbox.clock import Clock
 from airflow_provider_m2p.sandbox.limiter import Limiter
 from airflow_provider_m2p.sandbox.problems import Problem
 from airflow_provider_m2p.sandbox.settings import Settings, requests_per_second
+from airflow_provider_m2p.sandbox.simulator import Platform
 from airflow_provider_m2p.sandbox.state import State
 
 
@@ -75,6 +80,37 @@ def test_loopback_is_the_peer_and_not_a_header(client: tuple[str, int] | None, l
     scope = {"client": client, "headers": [(b"x-forwarded-for", b"127.0.0.1")], "type": "http"}
     assert is_loopback(scope) is loopback
     assert address_of(scope, ()) == (client[0] if client else "")
+
+
+@pytest.mark.parametrize("path", ["/_sandbox/faults", "/_sandbox/requests", "/_sandbox/catalogue/ACME_CORP"])
+@pytest.mark.parametrize(("client", "status"), [("127.0.0.1", 200), ("10.0.0.5", 403)])
+def test_controls_are_for_this_machine_alone(path: str, client: str, status: int) -> None:
+    platform = Platform(Settings(products=1))
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "scheme": "http",
+        "server": ("127.0.0.1", 80),
+        "root_path": "",
+        "http_version": "1.1",
+        "state": {},
+        "client": (client, 1),
+        "headers": [(b"host", b"x"), (b"x-forwarded-for", b"127.0.0.1")],
+    }
+    asyncio.run(create_app(platform)(scope, receive, send))
+    platform.state.close()
+    assert sent[0]["status"] == status
 
 
 def test_a_transaction_is_whole_or_not_at_all() -> None:
