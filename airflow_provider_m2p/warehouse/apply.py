@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,16 +57,18 @@ class Apply:
 
     :param dialect: the database, within a transaction that holds the table's lock.
     :param spec: what is loaded where.
+    :param before_merge: called once the table has its form, before its rows change.
     """
 
-    def __init__(self, dialect: Dialect, spec: LoadSpec) -> None:
+    def __init__(
+        self, dialect: Dialect, spec: LoadSpec, *, before_merge: Callable[[Merge], None] | None = None
+    ) -> None:
         self._dialect = dialect
         self._connection = dialect.connection
         self._spec = spec
         self._books = Books(dialect, spec.schema)
         self._keyless: list[tuple[sa.Table, list[str]]] = []
-        #: How the rows of the table itself were merged; ``None`` if there were none.
-        self.merge: Merge | None = None
+        self._before_merge = before_merge
 
     def run(self, read: Read, staged: Staged) -> LoadResult:
         """
@@ -84,16 +87,18 @@ class Apply:
             pages=read.pages,
             rows_read=staged.rows,
         )
-        self.merge = self._evolve(spec, staged, moment, result)
+        merge = self._evolve(spec, staged, moment, result)
         children = {
             path: self._evolve(child_spec(spec, path, self._dialect.name_limit), child, moment, result)
             for path, child in staged.children.items()
         }
-        if self.merge is not None:
-            may_delete = self._merge(self.merge, read, result)
+        if merge is not None:
+            if self._before_merge is not None:
+                self._before_merge(merge)
+            may_delete = self._merge(merge, read, result)
             for child in children.values():
                 if child is not None:
-                    self._merge_children(child, self.merge, may_delete)
+                    self._merge_children(child, merge, may_delete)
         for table, unique in self._keyless:
             self._dialect.add_key(table, unique)
         self._books.note(spec, result, read.started_at, moment)

@@ -1,8 +1,9 @@
 """
-The two tables that keep the books of a schema.
+The tables that keep the books of a schema.
 
 ``_m2p_loads`` has a row for every applied load. ``_m2p_columns`` says which field of the API each column holds, as what kind, and
-at which position of the row hash, so that a name given once stays given whatever arrives later.
+at which position of the row hash, so that a name given once stays given whatever arrives later. ``_m2p_staged`` has the loads that
+wait for consent.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -31,7 +33,7 @@ class StoredColumn:
 
 class Books:
     """
-    The tables ``_m2p_loads`` and ``_m2p_columns`` of one schema.
+    The books of one schema.
 
     :param dialect: the database.
     :param schema: the schema of the tables that are loaded.
@@ -73,6 +75,16 @@ class Books:
             sa.Column("load_id", text(), nullable=False),
             sa.Column("changed_at", instant(), nullable=False),
             sa.PrimaryKeyConstraint("table_name", "column_name"),
+        )
+
+        self._staged = sa.Table(
+            "_m2p_staged",
+            metadata,
+            sa.Column("load_id", text(key=True), primary_key=True),
+            sa.Column("tenant_id", text(key=True), nullable=False),
+            sa.Column("table_name", text(key=True), nullable=False),
+            sa.Column("record", text(), nullable=False),
+            sa.Column("staged_at", instant(), nullable=False),
         )
 
     def missing(self) -> bool:
@@ -151,3 +163,32 @@ class Books:
                 status="applied",
             )
         )
+
+    def add_staged(self, spec: LoadSpec, record: dict[str, Any], staged_at: datetime) -> None:
+        """Enter a load that waits for consent."""
+        self._connection.execute(
+            sa.insert(self._staged).values(
+                load_id=spec.load_id,
+                tenant_id=spec.tenant_id,
+                table_name=spec.table,
+                record=json.dumps(record),
+                staged_at=staged_at,
+            )
+        )
+
+    def staged(self, load_id: str) -> dict[str, Any] | None:
+        """Return what was entered for a load that waits."""
+        record = self._connection.execute(
+            sa.select(self._staged.c.record).where(self._staged.c.load_id == load_id)
+        ).scalar()
+        return None if record is None else dict(json.loads(record))
+
+    def remove_staged(self, load_id: str) -> None:
+        """Strike out a load that no longer waits."""
+        self._connection.execute(sa.delete(self._staged).where(self._staged.c.load_id == load_id))
+
+    def forget_stages(self, names: list[str]) -> None:
+        """Strike out the loads whose stages were swept."""
+        for load_id, record in self._connection.execute(sa.select(self._staged.c.load_id, self._staged.c.record)).all():
+            if json.loads(record)["staged"]["table"] in names:
+                self.remove_staged(load_id)

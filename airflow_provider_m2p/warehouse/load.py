@@ -43,12 +43,14 @@ class Load:
         self._spec = spec
         self._for_review = for_review
         with self._connection.begin():
-            self._version = Books(dialect, spec.schema).version(spec.table, spec.tenant_id)
-            target = Target.inspect(dialect, spec, Books(dialect, spec.schema))
+            books = Books(dialect, spec.schema)
+            self._version = books.version(spec.table, spec.tenant_id)
+            target = Target.inspect(dialect, spec, books)
             shape = target.shape()
             known = self._known_rows(target, shape)
-            for name in sweep(dialect, spec.schema):
-                log.info("Dropped %s, which a load left behind.", name)
+            if swept := sweep(dialect, spec.schema):
+                books.forget_stages(swept)
+                log.info("Dropped what loads left behind: %s", ", ".join(swept))
         self._stage = self._new_stage(shape, known, with_children=spec.child_tables)
 
     def run(self, pages: PageStream, lock_seconds: float) -> LoadResult:

@@ -17,12 +17,14 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import PageStream
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError
+from airflow_provider_m2p.warehouse import review
 from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import WRITERS
 from airflow_provider_m2p.warehouse.mysql import MySQL
 from airflow_provider_m2p.warehouse.postgres import Postgres
+from airflow_provider_m2p.warehouse.review import LoadPlan
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.sqlite import SQLite
 from airflow_provider_m2p.warehouse.table import Target
@@ -95,6 +97,34 @@ class Loader:
                 result = Load(dialect, self.spec).run(pages, self._lock_seconds)
         result.seconds = round(time.monotonic() - started, 3)
         return result
+
+    def stage(self, pages: PageStream) -> LoadPlan:
+        """
+        Stage all pages for review, and return what publishing them will do. The table stays as it is.
+
+        :param pages: closed at the end, whatever happens.
+        """
+        with closing(pages):
+            self.check()
+            with self._connected() as dialect:
+                return review.stage(dialect, self.spec, pages, self._lock_seconds)
+
+    def publish(self) -> LoadResult:
+        """
+        Publish the staged load of this load id: exactly what its plan says, or nothing.
+
+        :raises M2PLoadError: it does not wait any more, or the table moved on.
+        """
+        started = time.monotonic()
+        with self._connected() as dialect:
+            result = review.publish(dialect, self.spec, self._lock_seconds)
+        result.seconds = round(time.monotonic() - started, 3)
+        return result
+
+    def discard(self) -> bool:
+        """Throw the staged load of this load id away, and tell whether there was one."""
+        with self._connected() as dialect:
+            return review.discard(dialect, self.spec)
 
     def _check_spec(self) -> None:
         spec = self.spec

@@ -1,0 +1,196 @@
+"""
+Loads that wait for somebody's consent.
+
+:func:`stage` reads the platform and keeps the rows in a stage of their own, beside a plan of what they would do to the table. The
+plan is no estimate: the load is applied and rolled back. :func:`publish` applies exactly that plan or refuses; :func:`discard`
+throws the stage away. Stages that nobody decides on for a week are swept by the next load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.shape import Field
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
+from airflow_provider_m2p.warehouse.apply import Apply, Read
+from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.load import Load
+from airflow_provider_m2p.warehouse.merge import Merge
+from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
+from airflow_provider_m2p.warehouse.stage import Staged, stage_table
+from airflow_provider_m2p.warehouse.table import ROW_HASH
+
+if TYPE_CHECKING:
+    from airflow_provider_m2p.client.page import PageStream
+
+
+@dataclass(kw_only=True, slots=True)
+class LoadPlan:
+    """
+    What a staged load will do when it is published.
+
+    :param result: the counts and schema changes, as the load will report them.
+    :param changed_columns: how many of the updated rows change in each column; no values.
+    """
+
+    result: LoadResult
+    changed_columns: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON types."""
+        return {**self.result.as_dict(), "changed_columns": self.changed_columns}
+
+
+class _Rehearsed(Exception):  # noqa: N818  no error: it makes the transaction roll back
+    """The load was applied; now undo it."""
+
+
+def stage(dialect: Dialect, spec: LoadSpec, pages: PageStream, lock_seconds: float) -> LoadPlan:
+    """
+    Stage a load and return its plan. A load with the same id that waits already is thrown away first.
+
+    :raises M2PConfigError: the database cannot undo a change of the schema, so that it cannot be rehearsed.
+    """
+    if not dialect.transactional_ddl:
+        raise M2PConfigError(
+            f"{dialect.connection.dialect.name} commits every change of a schema at once, so a load cannot be "
+            "rehearsed there. Load without review, or into PostgreSQL or SQLite."
+        )
+    discard(dialect, spec)
+    load = Load(dialect, spec, for_review=True)
+    try:
+        read = load.read(pages)
+        staged = load.stage.staged()
+        plan = _rehearse(dialect, spec, read, staged, lock_seconds)
+        with dialect.transaction(spec.full_name, lock_seconds):
+            Books(dialect, spec.schema).add_staged(spec, _record(spec, read, staged, plan), read.started_at)
+    except BaseException:
+        load.discard()
+        raise
+    return plan
+
+
+def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult:
+    """
+    Apply a staged load.
+
+    :param spec: its schema and load id, and who publishes it; all else stands in the books.
+    :raises M2PLoadError: no such load waits, or the table is no longer what the plan was made for.
+    """
+    books = Books(dialect, spec.schema)
+    with dialect.connection.begin():
+        record = books.staged(spec.load_id)
+    if record is None:
+        raise M2PLoadError(
+            f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
+            "discarded, or swept after a week. Stage it again."
+        )
+    kept = LoadSpec(**{**record["spec"], "key_columns": tuple(record["spec"]["key_columns"])})
+    read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
+    staged = _staged(dialect, kept.schema, record["staged"])
+    with dialect.transaction(kept.full_name, lock_seconds):
+        if books.version(kept.table, kept.tenant_id) != read.version:
+            raise M2PLoadError(
+                f"{kept.full_name} was loaded for tenant {kept.tenant_id!r} since load {kept.load_id!r} was staged. "
+                "Nothing was written. Stage the load again and review the new plan."
+            )
+        result = Apply(dialect, kept).run(read, staged)
+        if _without_time(result.as_dict()) != _without_time(record["plan"]):
+            raise M2PLoadError(
+                f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "
+                "something else. Nothing was written. Stage the load again and review the new plan."
+            )
+        books.remove_staged(kept.load_id)
+        _drop(dialect, staged)
+    return result
+
+
+def discard(dialect: Dialect, spec: LoadSpec) -> bool:
+    """Throw a staged load away, and tell whether there was one."""
+    books = Books(dialect, spec.schema)
+    with dialect.connection.begin():
+        record = books.staged(spec.load_id)
+    if record is None:
+        return False
+    with dialect.transaction(spec.full_name, 60):
+        _drop(dialect, _staged(dialect, spec.schema, record["staged"]))
+        books.remove_staged(spec.load_id)
+    return True
+
+
+def _rehearse(dialect: Dialect, spec: LoadSpec, read: Read, staged: Staged, lock_seconds: float) -> LoadPlan:
+    changed: dict[str, int] = {}
+    result: LoadResult | None = None
+    try:
+        with dialect.transaction(spec.full_name, lock_seconds):
+            apply = Apply(dialect, spec, before_merge=lambda merge: changed.update(_changed_columns(merge)))
+            result = apply.run(read, staged)
+            raise _Rehearsed
+    except _Rehearsed:
+        assert result is not None
+        return LoadPlan(result=result, changed_columns=changed)
+
+
+def _changed_columns(merge: Merge) -> dict[str, int]:
+    """Count the rows that will change in each column."""
+    if merge.fresh:
+        return {}
+    counts = [
+        sa.func.sum(sa.case((column.is_distinct_from(value), 1), else_=0)).label(column.name)
+        for column, value in merge.values
+    ]
+    pairs = merge.stage.join(merge.table, sa.and_(merge.live, merge.same_key, merge.staged))
+    select = sa.select(*counts).select_from(pairs).where(merge.table.c[ROW_HASH] != merge.stage.c.row_hash)
+    row = merge.dialect.connection.execute(select).one()
+    return {name: int(count) for name, count in row._mapping.items() if count}
+
+
+def _record(spec: LoadSpec, read: Read, staged: Staged, plan: LoadPlan) -> dict[str, Any]:
+    """Return all that publishing needs, as plain JSON types."""
+    return {
+        "spec": asdict(spec),
+        "read": {**asdict(read), "started_at": read.started_at.isoformat()},
+        "staged": _staged_as_dict(staged),
+        "plan": plan.as_dict(),
+    }
+
+
+def _staged_as_dict(staged: Staged) -> dict[str, Any]:
+    return {
+        "table": staged.table.name,
+        "columns": [[list(column.path), column.tokens] for column in staged.columns],
+        "kinds": [kind.value for kind in staged.kinds],
+        "key": [list(path) for path in staged.key],
+        "ignored": [list(path) for path in staged.ignored],
+        "rows": staged.rows,
+        "children": [[list(path), _staged_as_dict(child)] for path, child in staged.children.items()],
+    }
+
+
+def _staged(dialect: Dialect, schema: str | None, record: dict[str, Any]) -> Staged:
+    """Return a stage from what :func:`_staged_as_dict` made of it."""
+    key = tuple(tuple(path) for path in record["key"])
+    columns = [Field(tuple(path), tokens) for path, tokens in record["columns"]]
+    kinds = [Kind(kind) for kind in record["kinds"]]
+    table = stage_table(dialect, for_review=True, schema=schema, name=record["table"])
+    for place, (column, kind) in enumerate(zip(columns, kinds, strict=True)):
+        table.append_column(sa.Column(f"c{place}", dialect.stage_type(kind, key=column.path in key)))
+    ignored = [tuple(path) for path in record["ignored"]]
+    children = {tuple(path): _staged(dialect, schema, child) for path, child in record["children"]}
+    return Staged(table, columns, kinds, key, ignored, record["rows"], children)
+
+
+def _drop(dialect: Dialect, staged: Staged) -> None:
+    for child in staged.children.values():
+        _drop(dialect, child)
+    staged.table.drop(dialect.connection, checkfirst=True)
+
+
+def _without_time(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name not in ("seconds", "changed_columns")}
