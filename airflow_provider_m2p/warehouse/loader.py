@@ -134,6 +134,9 @@ class Loader:
             raise M2PConfigError(f"schema_policy={spec.schema_policy!r} is none of evolve, freeze, ignore.")
         if not spec.key_columns or not all(spec.key_columns):
             raise M2PConfigError("key_columns is empty. Name the fields that identify a row.")
+        excluded = set(spec.exclude_columns)
+        if lost := sorted(excluded.intersection([*spec.key_columns, *spec.hash_columns])):
+            raise M2PConfigError(f"{', '.join(lost)} cannot be in exclude_columns and in the key or hash_columns.")
         if not 0 <= spec.max_delete_ratio <= 1:
             raise M2PConfigError(f"max_delete_ratio={spec.max_delete_ratio} is not between 0 and 1.")
         if not spec.table or not spec.tenant_id:

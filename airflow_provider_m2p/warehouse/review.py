@@ -91,7 +91,8 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult
             f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
             "discarded, or swept after a week. Stage it again."
         )
-    kept = LoadSpec(**{**record["spec"], "key_columns": tuple(record["spec"]["key_columns"])})
+    lists = {name: tuple(record["spec"][name]) for name in ("key_columns", "exclude_columns", "hash_columns")}
+    kept = LoadSpec(**{**record["spec"], **lists})
     read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
     staged = _staged(dialect, kept.schema, record["staged"])
     with dialect.transaction(kept.full_name, lock_seconds):

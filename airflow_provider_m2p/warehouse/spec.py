@@ -25,6 +25,8 @@ class LoadSpec:
         an empty answer included.
     :param max_depth: levels of nested objects to flatten; deeper ones become JSON columns.
     :param child_tables: put arrays into child tables ``<table>__<field>`` instead of JSON columns.
+    :param exclude_columns: the API's names of fields to leave out, with dots for nested ones.
+    :param hash_columns: fields of which only a hash is kept.
     :param attempt: the try number, for the audit row.
     :param dag_id: where the load comes from, for the audit row (as ``run_id``, ``task_id``, ``map_index``).
     """
@@ -39,6 +41,8 @@ class LoadSpec:
     max_delete_ratio: float = 0.5
     max_depth: int = 8
     child_tables: bool = False
+    exclude_columns: tuple[str, ...] = ()
+    hash_columns: tuple[str, ...] = ()
     attempt: int = 1
     dag_id: str | None = None
     run_id: str | None = None
