@@ -19,6 +19,7 @@ from airflow_provider_m2p.columns import names
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.reader import RowReader
 from airflow_provider_m2p.columns.shape import Shape
+from airflow_provider_m2p.exceptions import M2PResponseError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,20 +52,25 @@ def to_dataframe(pages: PageStream, *, max_rows: int | None = None) -> pd.DataFr
 
     reader = RowReader(Shape())
     batches: list[pa.RecordBatch] = []
+    rows = 0
     with closing(pages):
         for page in pages:
             batches.append(_texts(reader, page))
-            if max_rows is not None and sum(batch.num_rows for batch in batches) > max_rows:
+            rows += len(page.rows)
+            if max_rows is not None and rows > max_rows:
                 raise ValueError(f"more than {max_rows} rows")
     frame: dict[str, Any] = {}
     for place, (name, kind) in enumerate(_columns(reader.shape)):
         column = pa.chunked_array([_column(batch, place) for batch in batches], pa.large_string())
         if kind is Kind.NUMBER:
-            values = [None if text is None else Decimal(text) for text in column.to_pylist()]
+            try:
+                values = [None if text is None else Decimal(text) for text in column.to_pylist()]
+            except ArithmeticError as error:
+                raise M2PResponseError(f"Column {name!r} has a number that no Decimal can hold.") from error
             frame[name] = pd.Series(values, dtype=object)
         else:
             frame[name] = _cast(column, _arrow_type(kind)).to_pandas(types_mapper=_nullable().get)
-    return pd.DataFrame(frame)
+    return pd.DataFrame(frame, index=pd.RangeIndex(rows))
 
 
 def write_parquet(pages: PageStream, path: WritablePath) -> int:
@@ -144,7 +150,7 @@ def _measure(batch: pa.RecordBatch, shape: Shape, digits: dict[int, tuple[int, i
     for place, column in enumerate(shape.columns):
         if column.kind is Kind.NUMBER:
             whole, fraction = digits.get(place, (0, 0))
-            for text in batch.column(place).drop_null().to_pylist():
+            for text in _column(batch, place).drop_null().to_pylist():
                 match = _PLAIN.fullmatch(text)
                 if match is None:
                     whole = _MAX_DIGITS + 1  # an exponent: no bound that is worth a type
