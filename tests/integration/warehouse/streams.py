@@ -1,0 +1,125 @@
+"""Lists of rows as the client would hand them over, and a warehouse to load them into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from airflow_provider_m2p.client.page import Page
+from airflow_provider_m2p.warehouse import Loader
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.spec import LoadSpec
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+Rows = Sequence[dict[str, Any]] | bytes
+
+
+def encode(rows: Rows) -> bytes:
+    """Return rows as the platform would send them; ``Decimal`` is spelled out."""
+    return rows if isinstance(rows, bytes) else _encode(rows)
+
+
+class Pages:
+    """A :class:`PageStream` of plain lists, or of bytes where the spelling matters."""
+
+    def __init__(self, pages: Sequence[Rows], *, complete: bool = True, total_rows: int | None = None) -> None:
+        self._pages = [encode(page) for page in pages]
+        self.complete = complete
+        self.total_rows = total_rows
+        self.total_changed = False
+        self.pages = self.rows = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Page]:
+        for number, page in enumerate(self._pages):
+            rows = msgspec.json.decode(page, type=list[msgspec.Raw])
+            self.pages += 1
+            self.rows += len(rows)
+            yield Page(number, rows, self.total_rows, len(self._pages), f"request-{number}", b"\\" in page)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Warehouse:
+    """
+    A database and a way to load it.
+
+    :param way: ``sqlite``, ``mariadb``, ``psycopg`` or ``psycopg2`` (PostgreSQL), ``portable`` (PostgreSQL by the portable way).
+    """
+
+    def __init__(self, way: str, url: sa.URL) -> None:
+        self.way = way
+        self.url = url
+        self.engine = sa.create_engine(url)
+        self.dialect = Dialect if way == "portable" else None
+        self._loads = 0
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.way in ("psycopg", "psycopg2", "portable")
+
+    def loader(self, *, lock_seconds: float = 30, **spec: Any) -> Loader:
+        self._loads += 1
+        named = {"table": "products", "tenant_id": "ACME_CORP", "load_id": f"load-{self._loads}", "key_columns": ("id",)}
+        return Loader(self.engine, LoadSpec(**(named | spec)), dialect=self.dialect, lock_seconds=lock_seconds)
+
+    def load(
+        self, *pages: Rows, complete: bool = True, total_rows: int | None = None, lock_seconds: float = 30, **spec: Any
+    ) -> dict[str, Any]:
+        """Load pages and return the result."""
+        stream = Pages(pages, complete=complete, total_rows=total_rows)
+        try:
+            return self.loader(lock_seconds=lock_seconds, **spec).run(stream).as_dict()
+        finally:
+            assert stream.closed
+
+    def execute(self, statement: str, **parameters: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(statement), parameters)
+
+    def table(self, name: str = "products") -> sa.Table:
+        return sa.Table(name, sa.MetaData(), autoload_with=self.engine)
+
+    def tables(self) -> set[str]:
+        return set(sa.inspect(self.engine).get_table_names())
+
+    def read(self, name: str = "products", *, meta: bool = False, **where: Any) -> list[dict[str, Any]]:
+        """Return a table's rows with values as the database's types give them; without the meta columns unless asked."""
+        table = self.table(name)
+        select = sa.select(table)
+        for column, value in where.items():
+            select = select.where(table.c[column] == value)
+        with self.engine.connect() as connection:
+            rows = [dict(row) for row in connection.execute(select).mappings()]
+        rows.sort(key=lambda row: str([row.get(k) for k in ("_m2p_tenant_id", "id", "_m2p_valid_from", "_m2p_position")]))
+        return rows if meta else [{k: v for k, v in row.items() if not k.startswith("_m2p_")} for row in rows]
+
+    def loads(self) -> list[dict[str, Any]]:
+        with self.engine.connect() as connection:
+            table = sa.Table("_m2p_loads", sa.MetaData(), autoload_with=self.engine)
+            return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c.finished_at)).mappings()]
+
+
+def counts(result: dict[str, Any]) -> tuple[int, ...]:
+    """Return inserted, updated, unchanged and deleted."""
+    return tuple(result[name] for name in ("inserted", "updated", "unchanged", "deleted"))
+
+
+def number(value: Any) -> Decimal | None:
+    """Return a number that a database may give as number or, exact, as text."""
+    return None if value is None else Decimal(value)
+
+
+def json_value(value: Any) -> Any:
+    """Return a JSON value that a database may give decoded or as text."""
+    return json.loads(value, parse_float=Decimal) if isinstance(value, str) else value
