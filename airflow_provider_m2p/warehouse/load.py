@@ -139,18 +139,3 @@ class Load:
                 return self._dialect.known_rows(table, keys, live, wanted)
 
         return known
-
-    @staticmethod
-    def _read(pages: PageStream, stage: Stage) -> None:
-        begun = said = time.monotonic()
-        privacy = Privacy(self._spec.exclude_columns, self._spec.hash_columns, self._spec.tenant_id)
-        for page in pages:
-            stage.add(replace(page, rows=privacy.apply(page.rows, page.number)))
-            now = time.monotonic()
-            if now - said >= _PROGRESS_SECONDS:
-                said = now
-                rate = stage.rows / (now - begun)
-                of = f" of {page.total_pages}" if page.total_pages else ""
-                left = f", about {(page.total_rows - stage.rows) / rate:.0f} s left" if page.total_rows else ""
-                log.info("Read %s rows, page %s%s, %.0f rows/s%s", stage.rows, page.number + 1, of, rate, left)
-        stage.flush()
