@@ -14,10 +14,12 @@ import secrets
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 
 import msgspec
 
@@ -31,6 +33,7 @@ CACHE_DIR_VARIABLE = "M2P_CACHE_DIR"
 
 #: Seconds to wait for another process to fetch a token, before fetching one without it.
 _LOCK_SECONDS = 120.0
+_LOCK_POLL_SECONDS = 0.05
 #: Seconds for which refused credentials are not sent again: the threads of a client would each ask.
 _REFUSAL_SECONDS = 30.0
 _SWEEP_SECONDS = 2 * 86_400.0
@@ -74,7 +77,7 @@ class TokenSource:
         """
         with self._slot.lock:
             token = self._slot.token
-            if token is None or not token.fresh(self._clock):
+            if not self._is_good(token):
                 token = self._slot.token = self._renew(stop)
         if token.value != self._announced:
             self._on_secret(token.value)
@@ -88,34 +91,37 @@ class TokenSource:
         :param token: the token.
         """
         with self._slot.lock:
-            if self._slot.token is not None and self._slot.token.value == token.value:
-                self._slot.token = None
-            if self._file is not None:
-                self._file.drop(token)
+            # Where it is on disk, too, the next one takes its place.
+            self._slot.refused = token.value
+
+    def _is_good(self, token: Token | None) -> TypeGuard[Token]:
+        return token is not None and token.value != self._slot.refused and token.fresh(self._clock)
 
     def _renew(self, stop: Cancellation) -> Token:
-        token = self._file.load() if self._file else None
-        if token is not None and token.fresh(self._clock):
-            return token
-        if self._file is None:
+        file = self._file
+        if file is None:
             return self._ask(stop)
-        with self._file.locked():
-            # Another process may have fetched it while this one waited for the lock.
-            token = self._file.load()
-            if token is None or not token.fresh(self._clock):
-                token = self._ask(stop)
-                self._file.save(token)
-            return token
+        token = file.load()
+        if not self._is_good(token):
+            with file.turn(stop, lambda: self._is_good(file.load())):
+                token = file.load()
+                if not self._is_good(token):
+                    token = self._ask(stop)
+                    file.save(token)
+        return token
 
     def _ask(self, stop: Cancellation) -> Token:
         now = self._clock.steady()
         if self._refusal is not None and now - self._refusal[0] < _REFUSAL_SECONDS:
             raise self._refusal[1]
         try:
-            return self._fetch(stop)
+            token = self._fetch(stop)
         except M2PAuthError as error:
             self._refusal = (now, error)
             raise
+        # Even if it is the same one again: to refuse it for ever would be to ask for ever.
+        self._slot.refused = None
+        return token
 
 
 class _Slot:
@@ -124,6 +130,7 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.token: Token | None = None
+        self.refused: str | None = None
 
 
 _slots: dict[bytes, _Slot] = {}
@@ -186,17 +193,27 @@ class _TokenFile:
         return hashlib.scrypt(self._secret.encode(), salt=self._identity, n=2**14, r=8, p=1, dklen=32)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from fetching this token; if that cannot be had, go on without it."""
+    def turn(self, stop: Cancellation, done: Callable[[], bool]) -> Iterator[None]:
+        """
+        Wait until no other process of this host fetches the token, or until one has. Without locks, go on at once.
+
+        :param stop: the reader it is for.
+        :param done: tells whether another process has fetched it.
+        """
         import filelock
 
         lock = filelock.FileLock(self._path.with_suffix(".lock"), mode=0o600) if self._path else None
-        try:
-            if lock is not None:
-                lock.acquire(timeout=_LOCK_SECONDS)
-        except (OSError, filelock.Timeout, NotImplementedError) as error:
-            _warn_once("tokens are not shared between tasks, as their file cannot be locked: %s", type(error).__name__)
-            lock = None
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while lock is not None and not lock.is_locked:
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                if done() or time.monotonic() > deadline:
+                    break
+                stop.sleep(_LOCK_POLL_SECONDS)
+            except (OSError, NotImplementedError) as error:
+                _warn_once("tokens are not shared between tasks, as their file cannot be locked: %s", str(error))
+                break
         try:
             yield
         finally:
@@ -237,20 +254,6 @@ class _TokenFile:
             with suppress(OSError):
                 new.unlink()
             _warn_once("tokens are not shared between tasks, as their file cannot be written: %s", str(error.strerror))
-
-    def drop(self, token: Token) -> None:
-        """
-        Remove the file if it holds this token.
-
-        :param token: a token the platform refused.
-        """
-        if self._path is None:
-            return
-        with self.locked():
-            found = self.load()
-            if found is not None and found.value == token.value:
-                with suppress(OSError):
-                    self._path.unlink()
 
     def _seal(self, token: Token) -> bytes:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

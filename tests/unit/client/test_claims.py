@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any
 
 import pytest
@@ -10,14 +8,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_m2p.client.claims import Claims
 
-
-def token(claims: Any) -> str:
-    parts = ({"alg": "RS256", "typ": "JWT"}, claims)
-    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
-    return ".".join([*encoded, "c2lnbmF0dXJl"])
+from .conftest import jwt
 
 
-@pytest.mark.parametrize("opaque", ["", "abc", "a.b", "a.b.c", "....", "e30.e30.e30", token([1]), token("x"), "\x00é"])
+@pytest.mark.parametrize("opaque", ["", "abc", "a.b", "a.b.c", "....", "e30.e30.e30", jwt([1]), jwt("x"), "\x00é"])
 def test_opaque_tokens_have_no_claims(opaque: str) -> None:
     claims = Claims.of(opaque)
     assert (claims.tenants, claims.roles, claims.may_read, claims.lifetime(0)) == ((), None, True, None)
@@ -39,7 +33,7 @@ def test_opaque_tokens_have_no_claims(opaque: str) -> None:
     ],
 )
 def test_tenants(claims: dict[str, Any], tenants: tuple[str, ...]) -> None:
-    assert Claims.of(token(claims)).tenants == tenants
+    assert Claims.of(jwt(claims)).tenants == tenants
 
 
 @pytest.mark.parametrize(
@@ -54,7 +48,7 @@ def test_tenants(claims: dict[str, Any], tenants: tuple[str, ...]) -> None:
     ],
 )
 def test_roles(claims: dict[str, Any], roles: tuple[str, ...] | None, may_read: bool) -> None:
-    found = Claims.of(token(claims))
+    found = Claims.of(jwt(claims))
     assert (found.roles, found.may_read) == (roles, may_read)
 
 
@@ -72,7 +66,7 @@ def test_roles(claims: dict[str, Any], roles: tuple[str, ...] | None, may_read: 
     ],
 )
 def test_lifetime(claims: dict[str, Any], seconds: float | None) -> None:
-    assert Claims.of(token(claims)).lifetime(100) == seconds
+    assert Claims.of(jwt(claims)).lifetime(100) == seconds
 
 
 JSON = st.recursive(
@@ -85,7 +79,7 @@ CLAIMS = st.dictionaries(st.sampled_from(["tenant", "tenants", "roles", "role", 
 
 @given(CLAIMS | JSON)
 def test_no_claims_are_an_error(claims: Any) -> None:
-    found = Claims.of(token(claims))
+    found = Claims.of(jwt(claims))
     assert all(text.isprintable() for text in (*found.tenants, *(found.roles or ())))
     lifetime = found.lifetime(0)
     assert found.may_read in (True, False)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import subprocess
 import sys
@@ -21,15 +19,10 @@ from airflow_provider_m2p.exceptions import (
     M2PRateLimitError,
 )
 
-from .conftest import SECRET, TOKEN, Asked, FakeTime, MakeClient, Platform, Reply
+from .conftest import SECRET, TOKEN, Asked, FakeTime, MakeClient, Platform, Reply, jwt
 from .test_settings import PATHS_THAT_LEAVE
 
 PATH = "/v1/products/"
-
-
-def jwt(**claims: Any) -> str:
-    parts = ({"alg": "RS256"}, claims)
-    return ".".join([base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts] + ["eA"])
 
 
 def give_token(platform: Platform, token: str) -> None:
@@ -166,7 +159,9 @@ def test_any_path_is_refused_or_asked_of_the_platform(platform: Platform, make_c
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_errors_that_are_not_repeated(platform: Platform, make_client: MakeClient, status: int, method: str) -> None:
     platform.answer = lambda _: Reply({"title": "No", "businessCode": "PP_1"}, status=status)
-    with pytest.raises(M2PApiError, match=f"m2p_test: {method} {PATH}.*HTTP {status}, business code PP_1: No") as caught:
+    with pytest.raises(
+        M2PApiError, match=rf"m2p_test: {method} {PATH}.*HTTP {status}, business code PP_1: No"
+    ) as caught:
         make_client().request(method, PATH)
     error = caught.value
     assert (error.status_code, error.business_code) == (status, "PP_1")
@@ -180,7 +175,7 @@ def test_errors_that_are_repeated(
     platform: Platform, make_client: MakeClient, status: int, attempts: int, method: str
 ) -> None:
     platform.answer = lambda _: Reply(status=status)
-    with pytest.raises(M2PApiError, match=f"HTTP {status}.*Gave up after {attempts} attempts"):
+    with pytest.raises(M2PApiError, match=rf"HTTP {status}.*Gave up after {attempts} attempts"):
         make_client().request(method, PATH)
     assert len(platform.lists) == attempts
     assert len({asked.header("X-Request-ID") for asked in platform.lists}) == 1
@@ -188,13 +183,15 @@ def test_errors_that_are_repeated(
 
 def test_too_fast(platform: Platform, make_client: MakeClient, fake_time: FakeTime) -> None:
     platform.answer = lambda _: Reply(status=429, headers={"Retry-After": "40"})
-    with pytest.raises(M2PRateLimitError, match="asks to wait 40 s.*max_requests_per_minute") as caught:
+    with pytest.raises(M2PRateLimitError, match=r"asks to wait 40 s.*max_requests_per_minute") as caught:
         make_client().request("GET", PATH)
     assert caught.value.retry_after == 40.0
     assert all(40 <= pause <= 41 for pause in fake_time.pauses)
 
 
-def test_a_long_retry_after_is_left_to_the_caller(platform: Platform, make_client: MakeClient, fake_time: FakeTime) -> None:
+def test_a_long_retry_after_is_left_to_the_caller(
+    platform: Platform, make_client: MakeClient, fake_time: FakeTime
+) -> None:
     platform.answer = lambda _: Reply(status=503, headers={"Retry-After": "3600"})
     with pytest.raises(M2PApiError) as caught:
         make_client().request("GET", PATH)
@@ -212,7 +209,9 @@ def test_a_short_patience(platform: Platform, make_client: MakeClient) -> None:
 
 def test_a_refused_token_is_replaced_and_the_request_sent_again(platform: Platform, make_client: MakeClient) -> None:
     platform.token = lambda _: {"access_token": f"token-{len(platform.tokens)}", "expires_in": 3600}
-    platform.answer = lambda asked: {"ok": 1} if asked.header("Authorization") == "Bearer token-2" else Reply(status=401)
+    platform.answer = lambda asked: (
+        {"ok": 1} if asked.header("Authorization") == "Bearer token-2" else Reply(status=401)
+    )
     client = make_client()
     assert client.request("POST", PATH, json={"x": 1}).json() == {"ok": 1}
     assert [asked.body for asked in platform.lists] == [b'{"x": 1}'] * 2
@@ -223,10 +222,19 @@ def test_a_refused_token_is_replaced_and_the_request_sent_again(platform: Platfo
 
 def test_a_second_401_is_final(platform: Platform, make_client: MakeClient) -> None:
     platform.answer = lambda _: Reply({"title": "Unauthorized"}, status=401)
-    with pytest.raises(M2PAuthError, match="HTTP 401: Unauthorized.*a fresh token was refused, too") as caught:
+    with pytest.raises(M2PAuthError, match=r"HTTP 401: Unauthorized.*a fresh token was refused, too") as caught:
         make_client().request("GET", PATH)
     assert caught.value.status_code == 401
     assert (len(platform.tokens), len(platform.lists)) == (2, 2)
+
+
+def test_the_same_token_again_is_not_asked_for_again_and_again(platform: Platform, make_client: MakeClient) -> None:
+    statuses = iter([401])
+    platform.answer = lambda _: Reply([], status=next(statuses, 200))
+    client = make_client()
+    for _ in range(5):
+        client.request("GET", PATH)
+    assert len(platform.tokens) == 2
 
 
 def test_a_401_between_other_failures_still_means_one_renewal(platform: Platform, make_client: MakeClient) -> None:
@@ -239,13 +247,17 @@ def test_a_401_between_other_failures_still_means_one_renewal(platform: Platform
 
 def test_a_token_may_expire_between_attempts(platform: Platform, make_client: MakeClient) -> None:
     platform.token = lambda _: {"access_token": f"token-{len(platform.tokens)}", "expires_in": 2}
-    platform.answer = lambda _: Reply(status=503, headers={"Retry-After": "10"}) if len(platform.lists) < 3 else {"ok": 1}
+    platform.answer = lambda _: (
+        Reply(status=503, headers={"Retry-After": "10"}) if len(platform.lists) < 3 else {"ok": 1}
+    )
     make_client().request("GET", PATH)
     sent = [asked.header("Authorization") for asked in platform.lists]
     assert sent == ["Bearer token-1", "Bearer token-2", "Bearer token-3"]
 
 
-def test_a_short_lived_token_serves_a_long_list(platform: Platform, make_client: MakeClient, fake_time: FakeTime) -> None:
+def test_a_short_lived_token_serves_a_long_list(
+    platform: Platform, make_client: MakeClient, fake_time: FakeTime
+) -> None:
     platform.serve_rows([{"n": number} for number in range(50)])
     platform.token = lambda _: {"access_token": f"token-{len(platform.tokens)}", "expires_in": 2}
     in_pages = platform.answer
@@ -262,7 +274,9 @@ def test_a_short_lived_token_serves_a_long_list(platform: Platform, make_client:
 def test_a_problem_with_status_200(platform: Platform, make_client: MakeClient) -> None:
     problem = {"status": 409, "title": "Taken", "businessCode": "PP_2"}
     platform.answer = lambda _: Reply(problem, headers={"Content-Type": "application/problem+json"})
-    with pytest.raises(M2PApiError, match="HTTP 200, but the answer is a problem object, business code PP_2: Taken") as caught:
+    with pytest.raises(
+        M2PApiError, match="HTTP 200, but the answer is a problem object, business code PP_2: Taken"
+    ) as caught:
         make_client().request("POST", PATH)
     assert caught.value.status_code == 409
     platform.answer = lambda _: {"status": 403, "title": "No"}
@@ -274,9 +288,11 @@ def test_a_problem_with_status_200(platform: Platform, make_client: MakeClient) 
     ("products_path", "hint"),
     [(PATH, "the platform also documents /configs/v1/products/"), ("/configs/v1/products/", "documents /v1/products/")],
 )
-def test_products_that_are_not_there(platform: Platform, make_client: MakeClient, products_path: str, hint: str) -> None:
+def test_products_that_are_not_there(
+    platform: Platform, make_client: MakeClient, products_path: str, hint: str
+) -> None:
     platform.answer = lambda _: Reply(status=404)
-    with pytest.raises(M2PApiError, match=f"HTTP 404.*Check the extra 'products_path': .*{hint}"):
+    with pytest.raises(M2PApiError, match=rf"HTTP 404.*Check the extra 'products_path': .*{hint}"):
         list(make_client(products_path=products_path).pages())
 
 
@@ -296,7 +312,9 @@ def test_another_tenants_token_is_noticed_before_the_first_page(platform: Platfo
     assert platform.lists == []
 
 
-@pytest.mark.parametrize("claims", [{}, {"tenant": "ACME_CORP"}, {"tenants": ["GLOBEX", "ACME_CORP"]}, {"tenant": {"id": 1}}])
+@pytest.mark.parametrize(
+    "claims", [{}, {"tenant": "ACME_CORP"}, {"tenants": ["GLOBEX", "ACME_CORP"]}, {"tenant": {"id": 1}}]
+)
 def test_tenants_that_may_be_right(platform: Platform, make_client: MakeClient, claims: dict[str, Any]) -> None:
     give_token(platform, jwt(**claims))
     assert list(make_client().pages()) == []
@@ -361,4 +379,4 @@ def test_any_bytes_on_the_wire_are_an_answer_or_one_of_our_errors(
             read()
         except M2PError as error:
             message = str(error)
-            assert message.isprintable()  # noqa: PT017
+            assert message.isprintable()

@@ -226,7 +226,8 @@ def test_any_json_is_rows_or_one_of_our_errors(body: Any) -> None:
     try:
         answer = read(body)
     except M2PError as error:
-        assert str(error).isprintable()
+        message = str(error)
+        assert message.isprintable()
         return
     result = body["result"] if isinstance(body, dict) else body
     if isinstance(result, list):
@@ -240,7 +241,8 @@ def test_any_bytes_are_rows_or_one_of_our_errors(body: bytes) -> None:
     try:
         read(body)
     except M2PError as error:
-        assert str(error).isprintable()
+        message = str(error)
+        assert message.isprintable()
 
 
 @given(ENVELOPES, st.data())

@@ -149,10 +149,10 @@ def test_a_platform_that_ignores_the_page_number(platform: Platform, make_client
 
 def test_a_platform_that_answers_with_another_page(platform: Platform, make_client: MakeClient) -> None:
     platform.answer = lambda _: {"result": products(10), "pagination": {"pageNo": 0, "totalElements": 35}}
-    with pytest.raises(M2PPaginationError, match="asked for page 1 .* answered with page 0"):
+    with pytest.raises(M2PPaginationError, match=r"asked for page 1 .* answered with page 0"):
         ids(make_client(page_size=10).pages())
     platform.answer = lambda _: {"result": products(10), "pagination": {"pageNo": 1}}
-    with pytest.raises(M2PPaginationError, match="asked for page 0 .* answered with page 1"):
+    with pytest.raises(M2PPaginationError, match=r"asked for page 0 .* answered with page 1"):
         ids(make_client(page_size=10).pages())
 
 
@@ -433,11 +433,11 @@ Server = Callable[[int, int], dict[str, Any] | list[Any]]
 def test_any_honest_platform_is_read_whole(
     count: int, page_size: int, cap: int, keys: set[str] | None, concurrency: int, paging: Any
 ) -> None:
+    import msgspec
+
     from airflow_provider_m2p.client.envelope import Answer, Pagination
     from airflow_provider_m2p.client.pages import Fetched
     from airflow_provider_m2p.client.transport import Call
-
-    import msgspec
 
     rows = [msgspec.Raw(b"%d" % number) for number in range(count)]
     size = min(page_size, cap)

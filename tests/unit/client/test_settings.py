@@ -197,7 +197,7 @@ def test_refused_choices(name: str, value: Any) -> None:
     assert f"'{name}' must be one of" in refusal({name: value})
 
 
-@pytest.mark.parametrize("value", ["31.01.2026", "2026-02-30", "20260131", 20260131, "soon", "２０２６-01-31"])
+@pytest.mark.parametrize("value", ["31.01.2026", "2026-02-30", "20260131", 20260131, "soon", "\uff12026-01-31"])
 def test_refused_dates(value: Any) -> None:
     assert "'credentials_issued_on' must be a date such as" in refusal({"credentials_issued_on": value})
 
@@ -208,7 +208,7 @@ def test_ca_file(tmp_path: Path) -> None:
     assert read({"verify": str(file)}).verify == str(file)
 
 
-@pytest.mark.parametrize("value", ["/no/such/ca.pem", "/tmp", "maybe", 2, [], "a\0b"])  # noqa: S108
+@pytest.mark.parametrize("value", ["/no/such/ca.pem", "/tmp", "maybe", 2, [], "a\0b"])
 def test_refused_ca_files(value: Any) -> None:
     assert "'verify' is neither" in refusal({"verify": value})
 

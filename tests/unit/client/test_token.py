@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
@@ -13,12 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_m2p.client.token import Clock, Token
 from airflow_provider_m2p.exceptions import M2PApiError, M2PAuthError, M2PError, M2PResponseError
 
-from .conftest import SECRET, TOKEN, Asked, FakeTime, MakeClient, Platform, Reply
-
-
-def jwt(**claims: Any) -> str:
-    parts = ({"alg": "RS256"}, claims)
-    return ".".join([base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts] + ["eA"])
+from .conftest import SECRET, TOKEN, Asked, FakeTime, MakeClient, Platform, Reply, jwt
 
 
 def test_the_documented_request(platform: Platform, make_client: MakeClient) -> None:
@@ -28,7 +22,9 @@ def test_the_documented_request(platform: Platform, make_client: MakeClient) -> 
     assert asked.json == {"clientId": "acme-admin", "clientSecret": SECRET, "grantType": "client_credentials"}
     assert asked.header("Content-Type") == "application/json"
     assert asked.header("X-Request-ID") == "run-t1"
-    assert asked.header("User-Agent", ).startswith("airflow-provider-m2p/")  # type: ignore[union-attr]
+    assert asked.header(
+        "User-Agent",
+    ).startswith("airflow-provider-m2p/")  # type: ignore[union-attr]
     assert asked.header("Authorization") is None
 
 
@@ -96,16 +92,19 @@ def test_age_counts_from_before_the_request(platform: Platform, make_client: Mak
     assert len(platform.tokens) == 2
 
 
-@pytest.mark.parametrize(("wall", "steady", "fresh"), [
-    (0, 0, True),
-    (3299, 3299, True),
-    (3301, 3301, False),
-    (3301, 0, False),
-    (0, 3301, False),
-    (-1, 0, True),
-    (-10, 100, False),
-    (100, -10, False),
-])
+@pytest.mark.parametrize(
+    ("wall", "steady", "fresh"),
+    [
+        (0, 0, True),
+        (3299, 3299, True),
+        (3301, 3301, False),
+        (3301, 0, False),
+        (0, 3301, False),
+        (-1, 0, True),
+        (-10, 100, False),
+        (100, -10, False),
+    ],
+)
 def test_neither_clock_alone_is_believed(wall: float, steady: float, fresh: bool) -> None:
     token = Token("x", lifetime=3600, wall=1000, steady=50)
     assert token.fresh(Clock(lambda: 1000 + wall, lambda: 50 + steady)) is fresh
@@ -151,7 +150,7 @@ def test_refused_credentials_fail_at_once(platform: Platform, make_client: MakeC
     platform.token = lambda _: Reply(
         {"title": "No", "detail": f"{SECRET} is wrong", "businessCode": "AUTH_1"}, status=status
     )
-    with pytest.raises(M2PAuthError, match="Check client id and client secret .* of connection m2p_test") as caught:
+    with pytest.raises(M2PAuthError, match=r"Check client id and client secret .* of connection m2p_test") as caught:
         make_client().get_token()
     error = caught.value
     assert (error.status_code, error.business_code) == (status, "AUTH_1")
@@ -200,7 +199,9 @@ def test_a_token_path_that_is_not_there(platform: Platform, make_client: MakeCli
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_credentials_do_not_follow_redirects(platform: Platform, make_client: MakeClient, status: int) -> None:
     platform.token = lambda _: Reply(status=status, headers={"Location": f"{platform.url}/elsewhere?x=hidden"})
-    with pytest.raises(M2PApiError, match=rf"HTTP {status}, a redirect to http://127\.0\.0\.1\. Redirects are not") as caught:
+    with pytest.raises(
+        M2PApiError, match=rf"HTTP {status}, a redirect to http://127\.0\.0\.1\. Redirects are not"
+    ) as caught:
         make_client().get_token()
     assert caught.value.status_code == status
     assert "hidden" not in str(caught.value)
@@ -260,9 +261,7 @@ def test_a_refused_token_is_replaced_once_by_all_threads(platform: Platform, mak
     assert client.get_token() == "token-1"
 
 
-def test_nothing_of_it_is_logged(
-    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_of_it_is_logged(platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
     replies = [Reply({"detail": SECRET}, status=503), Reply({"access_token": TOKEN})]
     platform.token = lambda _: replies.pop(0)
     platform.answer = lambda _: Reply({"detail": f"{TOKEN} {SECRET}"}, status=503)
@@ -284,7 +283,9 @@ ANSWERS = st.fixed_dictionaries({"access_token": st.text()}, optional={"expires_
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ANSWERS.map(lambda body: json.dumps(body).encode()) | JSON.map(lambda body: json.dumps(body).encode()) | st.binary())
+@given(
+    ANSWERS.map(lambda body: json.dumps(body).encode()) | JSON.map(lambda body: json.dumps(body).encode()) | st.binary()
+)
 def test_any_answer_is_a_token_or_one_of_our_errors(platform: Platform, make_client: MakeClient, body: bytes) -> None:
     platform.token = lambda _: Reply(body)
     try:

@@ -48,7 +48,9 @@ def test_tasks_share_a_token(platform: Platform, next_task: MakeClient) -> None:
     assert len(platform.tokens) == 1
 
 
-def test_process_cache_writes_nothing(platform: Platform, next_task: MakeClient, make_client: MakeClient, directory: Path) -> None:
+def test_process_cache_writes_nothing(
+    platform: Platform, next_task: MakeClient, make_client: MakeClient, directory: Path
+) -> None:
     next_task(token_cache="process").get_token()
     make_client(token_cache="process").get_token()
     assert len(platform.tokens) == 1
@@ -117,7 +119,15 @@ def test_a_rotated_secret_takes_effect_at_once(platform: Platform, next_task: Ma
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"x", b"\0" * 12, b"x" * 200, b"x" * 200_000, b"{}", b'{"value": "x", "lifetime": 9, "wall": 0, "steady": 0}'],
+    [
+        b"",
+        b"x",
+        b"\0" * 12,
+        b"x" * 200,
+        b"x" * 200_000,
+        b"{}",
+        b'{"value": "x", "lifetime": 9, "wall": 0, "steady": 0}',
+    ],
 )
 def test_a_damaged_file_is_replaced(platform: Platform, next_task: MakeClient, directory: Path, content: bytes) -> None:
     next_task().get_token()
@@ -215,7 +225,11 @@ def test_without_a_directory_the_process_keeps_the_token(
 
 
 def test_a_full_disk(
-    platform: Platform, next_task: MakeClient, make_client: MakeClient, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+    platform: Platform,
+    next_task: MakeClient,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: Any,
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -259,7 +273,9 @@ def test_the_users_cache_directory(
     assert len(token_files(cache / "airflow-provider-m2p")) == 1
 
 
-def test_a_token_near_its_end_is_replaced_for_all(platform: Platform, next_task: MakeClient, fake_time: FakeTime) -> None:
+def test_a_token_near_its_end_is_replaced_for_all(
+    platform: Platform, next_task: MakeClient, fake_time: FakeTime
+) -> None:
     next_task().get_token()
     fake_time.now += 3301
     assert next_task().get_token() == next_task().get_token() == f"{TOKEN}-2"

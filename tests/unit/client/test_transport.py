@@ -6,7 +6,6 @@ import socket
 import ssl
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,7 +65,9 @@ def test_nothing_but_ours_is_sent(
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308, 399])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_redirects_are_not_followed(platform: Platform, make_client: MakeClient, status: int, method: str) -> None:
-    platform.answer = lambda _: Reply(b"hidden", status=status, headers={"Location": "https://me:hidden@evil.example/x?hidden"})
+    platform.answer = lambda _: Reply(
+        b"hidden", status=status, headers={"Location": "https://me:hidden@evil.example/x?hidden"}
+    )
     with pytest.raises(M2PApiError, match=rf"HTTP {status}, a redirect to https://evil\.example\. Redirects") as caught:
         make_client().request(method, PATH)
     assert caught.value.status_code == status
@@ -77,7 +78,7 @@ def test_redirects_are_not_followed(platform: Platform, make_client: MakeClient,
 @pytest.mark.parametrize("location", [None, "/elsewhere", "javascript:hidden", "https://[", "http://\x7f/"])
 def test_redirects_to_nowhere(platform: Platform, make_client: MakeClient, location: str | None) -> None:
     platform.answer = lambda _: Reply(status=302, headers={"Location": location} if location else {})
-    with pytest.raises(M2PApiError, match="HTTP 302, a redirect. Redirects"):
+    with pytest.raises(M2PApiError, match=r"HTTP 302, a redirect. Redirects"):
         make_client().request("GET", PATH)
 
 
@@ -206,9 +207,11 @@ def test_dripping_headers_end_in_time(make_settings: MakeSettings) -> None:
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         started = time.monotonic()
-        with M2PClient(make_settings(host=url, read_timeout=0.1), retry_seconds=0) as client:
-            with pytest.raises(M2PApiError, match=r"no whole answer .*: .*took too long as a whole|no whole answer"):
-                client.get_token()
+        with (
+            M2PClient(make_settings(host=url, read_timeout=0.1), retry_seconds=0) as client,
+            pytest.raises(M2PApiError, match=r"no whole answer .*(took too long as a whole|timed out)"),
+        ):
+            client.get_token()
         assert time.monotonic() - started < 5
         thread.join(10)
 
@@ -217,9 +220,11 @@ def test_silence_ends_with_the_read_timeout(platform: Platform, make_settings: M
     release = threading.Event()
     platform.answer = lambda _: release.wait(20)
     started = time.monotonic()
-    with M2PClient(make_settings(read_timeout=0.1), retry_seconds=0) as client:
-        with pytest.raises(M2PApiError, match=r"no whole answer .*: ReadTimeoutError .*Check host, network and proxy"):
-            client.request("GET", PATH)
+    with (
+        M2PClient(make_settings(read_timeout=0.1), retry_seconds=0) as client,
+        pytest.raises(M2PApiError, match=r"no whole answer .*: ReadTimeoutError .*Check host, network and proxy"),
+    ):
+        client.request("GET", PATH)
     release.set()
     assert time.monotonic() - started < 5
 
@@ -227,15 +232,14 @@ def test_silence_ends_with_the_read_timeout(platform: Platform, make_settings: M
 def test_nobody_listens(make_client: MakeClient, make_settings: MakeSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(M2PApiError, match=rf"no whole answer from {url}: NewConnectionError \(Connection refused\)") as caught:
+    with pytest.raises(
+        M2PApiError, match=rf"no whole answer from {url}: NewConnectionError \(Connection refused\)"
+    ) as caught:
         make_client(host=url).get_token()
     assert caught.value.status_code is None
 
 
-def test_ipv6(platform: Platform, make_settings: MakeSettings) -> None:
-    class Server6(socket.socket):
-        pass
-
+def test_ipv6(make_settings: MakeSettings) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
 
         def serve() -> None:
@@ -279,9 +283,7 @@ def test_a_proxy_that_is_down_is_not_named_with_its_password(
     assert "hidden" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "params", [{"a": "ü &=", "b": [1, 2], "c": None}, {"a": "x\r\nHost: evil"}, {"a": "#?/.."}]
-)
+@pytest.mark.parametrize("params", [{"a": "ü &=", "b": [1, 2], "c": None}, {"a": "x\r\nHost: evil"}, {"a": "#?/.."}])
 def test_parameters_are_quoted(platform: Platform, make_client: MakeClient, params: dict[str, Any]) -> None:
     make_client().request("GET", f"{PATH}?x=1", params=params)
     (asked,) = platform.lists
@@ -294,7 +296,7 @@ def test_parameters_are_quoted(platform: Platform, make_client: MakeClient, para
 
 @pytest.mark.parametrize("body", [{1, 2}, float("nan"), {"x": object()}])
 def test_bodies_that_are_no_json(make_client: MakeClient, body: Any) -> None:
-    with pytest.raises(M2PConfigError, match="m2p_test: POST .* the body cannot be written as JSON"):
+    with pytest.raises(M2PConfigError, match=r"m2p_test: POST .* the body cannot be written as JSON"):
         make_client().request("POST", PATH, json=body)
 
 
@@ -326,9 +328,7 @@ class Tls:
                 .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
                 .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
                 .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-                .add_extension(
-                    x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False
-                )
+                .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False)
                 .sign(keys[0], hashes.SHA256())
             )
 
@@ -372,7 +372,11 @@ def test_a_ca_of_the_environment(
 
 @pytest.mark.parametrize(
     ("certificate", "own_ca", "words"),
-    [({}, False, "certificate"), ({"days": -1}, True, "expired"), ({"name": "elsewhere.example"}, True, "Hostname mismatch")],
+    [
+        ({}, False, "certificate"),
+        ({"days": -1}, True, "expired"),
+        ({"name": "elsewhere.example"}, True, "Hostname mismatch"),
+    ],
 )
 def test_certificates_that_are_not_accepted(
     platform: Platform,
