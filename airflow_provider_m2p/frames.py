@@ -1,8 +1,8 @@
 """
 Rows as a pandas DataFrame or a Parquet file, with the columns and the exactness that the warehouse has.
 
-Numbers with a fraction are ``Decimal`` (in Parquet a decimal type wide enough for the column, else text), integers nullable, instants
-in UTC, arrays JSON texts. No number passes through a binary float.
+Numbers with a fraction are ``Decimal`` (in Parquet a decimal type wide enough for the column, else text), integers
+nullable, instants in UTC, arrays JSON texts. No number passes through a binary float.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def write_parquet(pages: PageStream, path: WritablePath) -> int:
     """
     Write all rows to one Parquet file, holding one page in memory, and return how many there were.
 
-    The types of the columns are known only after the last page. So the pages are set down as text in a local temporary file
-    first; the file at ``path`` is written at the end, whole.
+    The types of the columns are known only after the last page. So the pages are set down as text in a local
+    temporary file first; the file at ``path`` is written at the end, whole.
 
     :param pages: closed at the end.
     :param path: where the file goes; whatever is there is replaced.

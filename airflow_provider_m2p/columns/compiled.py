@@ -95,7 +95,8 @@ class Compiled:
         """
         Return the struct of an object; the code that reads it goes to the prologue and the cells.
 
-        :param sure: whether every row has the object. A field that its object never lacks is null where that is missing.
+        :param sure: whether every row has the object. A field that its object never lacks is null where that is
+            missing.
         """
         fields: list[tuple[str, Any, Any]] = []
         rename: dict[str, str] = {}
@@ -103,7 +104,9 @@ class Compiled:
             attribute = f"f{index}"
             rename[attribute] = speakable(name)
             self.respells |= rename[attribute] != name
-            annotation = self._annotation(child, f"{variable}.{attribute}", f"{variable}_{index}", sure and child.always)
+            annotation = self._annotation(
+                child, f"{variable}.{attribute}", f"{variable}_{index}", sure and child.always
+            )
             if annotation in (None, object, msgspec.Raw):
                 fields.append((attribute, annotation, None))
             elif child.always:

@@ -1,8 +1,9 @@
 """
 What a column holds: the tokens seen in it, and the kind of column that can hold them all exactly.
 
-A token is what stands in the JSON (a string, a number with a fraction, ...). Tokens form a set, sets are joined by union, and
-the kind follows from the set alone. So the kind of a column does not depend on the order in which its values arrived.
+A token is what stands in the JSON (a string, a number with a fraction, ...). Tokens form a set, sets are joined by
+union, and the kind follows from the set alone. So the kind of a column does not depend on the order in which its
+values arrived.
 """
 
 from __future__ import annotations

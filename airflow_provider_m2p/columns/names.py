@@ -17,7 +17,7 @@ _NOT_A_WORD = re.compile(r"(?:[^\w]|[\U00010000-\U0010ffff])+")  # MySQL's names
 
 
 def snake(name: str) -> str:
-    """Return one API name in snake_case: ``productId`` -> ``product_id``, ``currencyCodeISO`` -> ``currency_code_iso``."""
+    """Return an API name in snake_case: ``productId`` as ``product_id``, ``currencyCodeISO`` as ``currency_code_iso``."""
     words = _NOT_A_WORD.sub("_", _HUMP.sub("_", unicodedata.normalize("NFC", name))).lower()
     words = re.sub(r"_{2,}", "_", words).strip("_")
     if not words:
@@ -53,7 +53,8 @@ def assign(paths: Iterable[Path], taken: Mapping[str, Path], limit: int) -> dict
     Give each new path a name of its own.
 
     The outcome depends on the set of paths, not on their order. Of several paths that would like the same name the
-    first in alphabetical order gets it; the others, and every name that had to be cut, end in a mark made from the path.
+    first in alphabetical order gets it; the others, and every name that had to be cut, end in a mark made from the
+    path.
 
     :param paths: the paths without a column.
     :param taken: the names that exist already, with their paths; these are never given away.

@@ -16,11 +16,11 @@ class Privacy:
     """
     Leaves fields out of rows, or puts a hash in their place.
 
-    Equal values of one tenant have equal hashes, so rows can still be joined and counted by them. A hash is a pseudonym, not
-    anonymity: who can guess a value, such as a telephone number, can check the guess.
+    Equal values of one tenant have equal hashes, so rows can still be joined and counted by them. A hash is a
+    pseudonym, not anonymity: who can guess a value, such as a telephone number, can check the guess.
 
-    :param exclude: fields to leave out, with dots for nested ones; an object or array goes whole. Fields of the objects in
-        an array are named as if the array were not there.
+    :param exclude: fields to leave out, with dots for nested ones; an object or array goes whole. Fields of the
+        objects in an array are named as if the array were not there.
     :param hashed: fields whose values become SHA-256 hashes.
     :param tenant_id: part of every hash, so that hashes of different tenants do not match.
     """

@@ -1,12 +1,12 @@
 """
 Rows as text cells, read by code that is compiled for the shape of the rows.
 
-Decoding straight into the known fields is several times faster than decoding to dictionaries and flattening those. The
-compiled code accepts exactly the rows that fit the shape; for any other row the shape grows and the code is compiled anew, so
-there is one way to write a row, whatever way it was met.
+Decoding straight into the known fields is several times faster than decoding to dictionaries and flattening those.
+The compiled code accepts exactly the rows that fit the shape; for any other row the shape grows and the code is
+compiled anew, so there is one way to write a row, whatever way it was met.
 
-A cell is the text of one value: strings as they are, numbers as they were spelled, ``true``/``false``, arrays as JSON with sorted
-keys. ``null`` and a missing field are the same: no cell.
+A cell is the text of one value: strings as they are, numbers as they were spelled, ``true``/``false``, arrays as
+JSON with sorted keys. ``null`` and a missing field are the same: no cell.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def row_hash(line: str) -> str:
     """
     Return the canonical hash of a row's line.
 
-    It does not depend on the order of the keys, nor on columns that were added later (a row ends at its last value). It does
-    depend on how a number is spelled: ``1.0`` and ``1.00`` are two states of a row.
+    It does not depend on the order of the keys, nor on columns that were added later (a row ends at its last
+    value). It does depend on how a number is spelled: ``1.0`` and ``1.00`` are two states of a row.
     """
     end = len(line)
     while line.endswith(_LAST_NULL, 0, end):
@@ -100,7 +100,6 @@ class RowReader:
         objects = code.decode(self._respell(rows) if code.respells else rows)
         write = code.escaped_lines if has_escapes else code.lines
         return Rows(write(objects) if lines else [], code.cells(objects) if cells else [])
-
 
     def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
         return [self._values.respelled(row, self.shape.max_depth) for row in rows]

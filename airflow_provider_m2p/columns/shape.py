@@ -1,7 +1,8 @@
 """
 The shape of the rows: which fields there are, where they nest, and what was seen in each.
 
-A shape only ever grows. It starts from the columns that exist and takes in every page that the compiled reader cannot read.
+A shape only ever grows. It starts from the columns that exist and takes in every page that the compiled reader
+cannot read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from airflow_provider_m2p.exceptions import M2PResponseError, M2PSchemaError
 @dataclass(slots=True, eq=False)
 class Field:
     """
-    One place in the rows. It is a column when a plain value was seen in it, a branch when an object was, perhaps both.
+    One place in the rows: a column when a plain value was seen in it, a branch when an object was, perhaps both.
 
     :param path: the API's names from the row down to here.
     :param tokens: the plain values seen.
@@ -101,7 +102,9 @@ class Shape:
             try:
                 row = self._decode(raw)
             except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-                raise M2PResponseError(f"Page {page}, row {position} cannot be read: {type(error).__name__}.") from error
+                raise M2PResponseError(
+                    f"Page {page}, row {position} cannot be read: {type(error).__name__}."
+                ) from error
             if not isinstance(row, dict):
                 raise M2PResponseError(f"Page {page}, row {position} is not an object but {type(row).__name__}.")
             self._observe_object(self.root, row)

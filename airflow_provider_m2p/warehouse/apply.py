@@ -149,21 +149,25 @@ class Apply:
         counts: Counts = WRITERS[spec.write_mode](merge, merge.live if may_delete else None)
         if counts.deleted > spec.max_delete_ratio * live:
             raise M2PLoadError(
-                f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows that "
-                f"{spec.full_name} has of tenant {spec.tenant_id!r}: more than max_delete_ratio={spec.max_delete_ratio} "
-                "allows. Nothing was written. If the products are really gone, run once with a higher ratio (1 allows all)."
+                f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows "
+                f"that {spec.full_name} has of tenant {spec.tenant_id!r}: more than "
+                f"max_delete_ratio={spec.max_delete_ratio} allows. Nothing was written. "
+                "If they are really gone, run once with a higher ratio (1 allows all)."
             )
         result.inserted, result.updated, result.deleted = counts.inserted, counts.updated, counts.deleted
         result.unchanged = result.rows_read - result.duplicates - counts.inserted - counts.updated
         return may_delete
 
     def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> None:
-        """Merge the elements of the rows that were staged whole; those of other rows stay, unless the row disappeared."""
+        """Merge the elements of the rows staged whole; those of other rows stay, unless the row disappeared."""
         self._dialect.index_stage(child.stage, [value for _, value in child.keys])
         dropped = ~sa.exists().where(child.stage.c.ord == parent.stage.c.ord)
         child.execute(sa.delete(child.stage).where(dropped))
         same_parent = sa.and_(
-            *(child.table.c[column.name] == value for (column, _), (_, value) in zip(child.keys, parent.keys, strict=False))
+            *(
+                child.table.c[column.name] == value
+                for (column, _), (_, value) in zip(child.keys, parent.keys, strict=False)
+            )
         )
         staged = sa.exists().where(same_parent)
         if may_delete:
@@ -203,8 +207,8 @@ class Apply:
         )
         if self._count(skipped) != self._count(still):
             raise M2PLoadError(
-                f"Another load of tenant {self._spec.tenant_id!r} changed {self._spec.full_name} while this one read the "
-                "platform. Nothing was written; run the task again."
+                f"Another load of tenant {self._spec.tenant_id!r} changed {self._spec.full_name} while this one read "
+                "the platform. Nothing was written; run the task again."
             )
 
     def _count(self, select: sa.Select[Any]) -> int:

@@ -229,4 +229,3 @@ class Dialect:
 
     def close(self) -> None:
         """Give back what the load changed on the connection."""
-

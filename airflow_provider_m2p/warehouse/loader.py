@@ -1,8 +1,9 @@
 """
 Pages in, a changed table out, or no change at all.
 
-Rows are staged page by page while the next pages are on their way. Then one transaction changes the table, its columns and the
-books together. Whatever ends the load before that transaction is committed leaves the table as it was.
+Rows are staged page by page while the next pages are on their way. Then one transaction changes the table, its
+columns and the books together. Whatever ends the load before that transaction is committed leaves the table as it
+was.
 """
 
 from __future__ import annotations

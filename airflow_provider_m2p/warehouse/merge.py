@@ -1,8 +1,8 @@
 """
 From the stage into the table: one function for each way of writing.
 
-Each runs within the load's one transaction and reads the stage once per statement. ``staged`` rows carry all columns; the others only say
-that the row, as it stands in the table, was seen.
+Each runs within the load's one transaction and reads the stage once per statement. ``staged`` rows carry all
+columns; the others only say that the row, as it stands in the table, was seen.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ def drop_duplicates(merge: Merge) -> int:
     stage = merge.stage
     keys = [value for _, value in merge.keys]
     connection = merge.dialect.connection
-    distinct = sa.select(sa.func.count()).select_from(sa.select(sa.literal(1)).select_from(stage).group_by(*keys).subquery())
+    distinct = sa.select(sa.func.count()).select_from(
+        sa.select(sa.literal(1)).select_from(stage).group_by(*keys).subquery()
+    )
     total = connection.execute(sa.select(sa.func.count()).select_from(stage)).scalar() or 0
     surplus = int(total) - int(connection.execute(distinct).scalar() or 0)
     if surplus:

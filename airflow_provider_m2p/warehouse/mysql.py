@@ -1,4 +1,4 @@
-"""MySQL and MariaDB: binary collations for keys, DECIMAL where it is exact, and DDL in an order that a crash cannot hurt."""
+"""MySQL and MariaDB: binary collations, DECIMAL where it is exact, and DDL in an order that a crash cannot hurt."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PLoadError
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
+_QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
 
 
@@ -22,8 +23,8 @@ class MySQL(Dialect):
     """
     MySQL and MariaDB.
 
-    JSON is LONGTEXT: MySQL's own JSON type makes numbers binary floats. DDL commits by itself here, so all of it runs before the
-    first row is changed, and every step of it leaves a table that the next load understands.
+    JSON is LONGTEXT: MySQL's own JSON type makes numbers binary floats. DDL commits by itself here, so all of it
+    runs before the first row is changed, and every step of it leaves a table that the next load understands.
     """
 
     stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
@@ -36,8 +37,11 @@ class MySQL(Dialect):
         self._collation = "utf8mb4_nopad_bin" if "MariaDB" in version else "utf8mb4_0900_bin"
         saved = connection.exec_driver_sql("SELECT @@SESSION.sql_mode, @@SESSION.time_zone").one()
         self._sql_mode, self._time_zone = str(saved[0]), str(saved[1])
-        # Without the strict mode too long values are cut, and numbers rounded, in silence.
-        self.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ANSI_QUOTES'")
+        # Without the strict mode too long values are cut, and numbers rounded, in silence. How literals and names are
+        # quoted must stay: SQLAlchemy has looked at it already.
+        quoting = _QUOTING.intersection(self._sql_mode.split(","))
+        modes = ",".join(["STRICT_ALL_TABLES", "NO_ZERO_DATE", "NO_ZERO_IN_DATE", *sorted(quoting)])
+        self.execute(f"SET SESSION sql_mode = '{modes}'")
         self.execute("SET SESSION time_zone = '+00:00'")
         connection.commit()
 

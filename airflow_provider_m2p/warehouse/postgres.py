@@ -68,7 +68,7 @@ class Postgres(Dialect):
     def stored_text(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
         if kind is Kind.INSTANT:
             utc = sa.func.timezone(sa.literal_column("'UTC'"), column)
-            return sa.func.to_char(utc, sa.literal_column("'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'"))
+            return sa.func.to_char(utc, sa.literal_column('\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''))
         return sa.cast(column, sa.Text())
 
     def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
@@ -102,7 +102,7 @@ class Postgres(Dialect):
         parts = list(zip(*wanted, strict=True))
         if any(_ROW in text or _CELL in text for part in parts for text in part):
             return {}
-        # One text goes there and one comes back: drivers spend more on a thousand values than the server on the look-up.
+        # One text goes there and one comes back: drivers spend more on many values than the server on the look-up.
         arrays = [
             sa.cast(sa.func.string_to_array(sa.bindparam(None, _ROW.join(part)), _ROW), postgresql.ARRAY(key.type))
             for part, key in zip(parts, keys, strict=True)

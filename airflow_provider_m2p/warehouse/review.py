@@ -1,9 +1,10 @@
 """
 Loads that wait for somebody's consent.
 
-:func:`stage` reads the platform and keeps the rows in a stage of their own, beside a plan of what they would do to the table. The
-plan is no estimate: the load is applied and rolled back. :func:`publish` applies exactly that plan or refuses; :func:`discard`
-throws the stage away. Stages that nobody decides on for a week are swept by the next load.
+:func:`stage` reads the platform and keeps the rows in a stage of their own, beside a plan of what they would do to
+    the table. The plan is no estimate: the load is applied and rolled back. :func:`publish` applies exactly that
+    plan or refuses; :func:`discard` throws the stage away. Stages that nobody decides on for a week are swept by
+    the next load.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LoadPlan:
         return {**self.result.as_dict(), "changed_columns": self.changed_columns}
 
 
-class _Rehearsed(Exception):  # noqa: N818  no error: it makes the transaction roll back
+class _Rehearsed(Exception):
     """The load was applied; now undo it."""
 
 

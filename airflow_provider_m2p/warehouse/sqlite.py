@@ -1,4 +1,4 @@
-"""SQLite: a temporary stage outside the database's lock, numbers as text, instants as UTC text, tables rebuilt to change a type."""
+"""SQLite: a stage outside the database's lock, numbers as text, instants as UTC text, tables rebuilt to widen."""
 
 from __future__ import annotations
 

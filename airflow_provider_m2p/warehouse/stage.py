@@ -1,8 +1,8 @@
 """
 The stage: rows on their way, in a table that no one else sees, in the form they had when they were read.
 
-A staged row is either whole, or, when the target is known to hold the same row already, only its key. Then ``raw_hash`` is null, and the
-row says no more than that it was seen.
+A staged row is either whole, or, when the target is known to hold the same row already, only its key. Then
+``raw_hash`` is null, and the row says no more than that it was seen.
 """
 
 from __future__ import annotations
@@ -260,7 +260,9 @@ class Stage:
             with self._dialect.connection.begin():
                 self._dialect.write_lines(self.table, columns, lines)
         else:
-            self._dialect.write_cells(self.table, columns, [(str(n), row_hash, None, *key) for n, row_hash, key in self._same])
+            self._dialect.write_cells(
+                self.table, columns, [(str(n), row_hash, None, *key) for n, row_hash, key in self._same]
+            )
         self._same = []
 
 
@@ -296,8 +298,8 @@ def sweep(dialect: Dialect, schema: str | None) -> list[str]:
     swept = []
     for name in sa.inspect(dialect.connection).get_table_names(schema=schema):
         parts = name.removeprefix(f"{_PREFIX}_").split("_")
-        if name.startswith(f"{_PREFIX}_") and len(parts) == 3 and parts[0] in _MAX_AGE:
-            if time.time() - int(parts[1], 16) > _MAX_AGE[parts[0]]:
-                sa.Table(name, sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
-                swept.append(name)
+        is_stage = name.startswith(f"{_PREFIX}_") and len(parts) == 3 and parts[0] in _MAX_AGE
+        if is_stage and time.time() - int(parts[1], 16) > _MAX_AGE[parts[0]]:
+            sa.Table(name, sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
+            swept.append(name)
     return swept

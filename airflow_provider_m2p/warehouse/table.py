@@ -258,7 +258,8 @@ class Target:
         if changes:
             listed = "; ".join(_describe(change) for change in changes[:50])
             raise M2PSchemaError(
-                f"schema_policy='freeze', but the rows would change table {self.spec.table!r}: {listed}. Nothing was written."
+                f"schema_policy='freeze', but the rows would change table {self.spec.table!r}: {listed}. "
+                "Nothing was written."
             )
 
     def evolve(self, planned: list[StoredColumn], load_id: str, moment: datetime) -> None:
