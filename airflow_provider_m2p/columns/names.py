@@ -17,7 +17,7 @@ _NOT_A_WORD = re.compile(r"(?:[^\w]|[\U00010000-\U0010ffff])+")  # MySQL's names
 
 
 def snake(name: str) -> str:
-    """Return an API name in snake_case: ``productId`` as ``product_id``, ``currencyCodeISO`` as ``currency_code_iso``."""
+    """Return an API name in snake_case: ``productId`` as ``product_id``, ``codeISO`` as ``code_iso``."""
     words = _NOT_A_WORD.sub("_", _HUMP.sub("_", unicodedata.normalize("NFC", name))).lower()
     words = re.sub(r"_{2,}", "_", words).strip("_")
     if not words:
