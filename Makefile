@@ -30,9 +30,11 @@ ui: install ## Run Airflow with sandbox, connections and example DAGs; Ctrl-C en
 	@$(VENV)/bin/python -m tools.ui --port $(PORT)
 
 test: install ## Run the whole test suite on Airflow 3.3 (ARGS="-k name" for a part)
+	@tools/programs.sh
 	$(VENV)/bin/python $(PYTEST) $(ARGS)
 
 test-airflow-3.2: $(VENV_32)/.installed ## Run the test suite on Airflow 3.2, with pandas 2 and SQLAlchemy 2.0
+	@tools/programs.sh
 	$(VENV_32)/bin/python $(PYTEST) $(ARGS)
 
 bench: install ## Measure the loader side by side with its peers
@@ -46,7 +48,7 @@ lock: install ## Resolve both constraints files anew
 	tools/lock.sh $(VENV)/bin/uv
 
 clean: ## Remove everything these commands made
-	rm -rf $(VENV) $(VENV_32) .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV_32) .venv-bench .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: constraints.txt $(PACKAGING)
