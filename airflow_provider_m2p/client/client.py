@@ -226,7 +226,8 @@ class M2PClient:
             call = Call(settings.conn_id, "GET", path, f"{prefix}-p{number}")
             paging = {} if settings.paging == "none" else {"pageNo": number, "pageSize": page_size}
             response = self._send(call, stop, params={**params, **paging})
-            return Fetched.of(call, read_answer(response, call, (settings.client_secret,)))
+            token = response.request.headers["Authorization"].removeprefix("Bearer ")
+            return Fetched.of(call, read_answer(response, call, (settings.client_secret, token)))
 
         return fetch
 

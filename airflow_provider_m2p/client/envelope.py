@@ -108,7 +108,7 @@ def read_answer(response: requests.Response, call: Call, secrets: tuple[str, ...
         problem = "nested too deeply"
     except msgspec.DecodeError as error:
         problem = str(error)
-    kind = one_line(response.headers.get("Content-Type"), (), 60) or "no content type"
+    kind = one_line(response.headers.get("Content-Type"), secrets, 60) or "no content type"
     raise M2PResponseError(
         call.says(
             f"HTTP 200, but the answer is not JSON: {kind}, {len(body)} bytes, {problem}. "

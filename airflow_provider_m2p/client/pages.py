@@ -77,6 +77,8 @@ class Pages:
         self.complete = False
         self.pages = 0
         self.rows = 0
+        self.total_rows: int | None = None
+        self.total_changed = False
         self._fetch = fetch
         self._paging = paging
         self._concurrency = concurrency
@@ -86,16 +88,6 @@ class Pages:
         self._stop = Cancellation()
         self._ahead = _Ahead(fetch, concurrency, self._stop)
         self._iterator = self._read()
-
-    @property
-    def total_rows(self) -> int | None:
-        """Rows in the whole list, as last reported."""
-        return self._extent.total_rows
-
-    @property
-    def total_changed(self) -> bool:
-        """Whether the platform reported different totals on the way."""
-        return self._extent.total_changed
 
     def __iter__(self) -> Iterator[Page]:
         return self._iterator
@@ -113,6 +105,7 @@ class Pages:
                 answer = fetched.answer
                 self._refuse_repeat(number, fetched)
                 self._extent.learn(number, answer)
+                self.total_rows, self.total_changed = self._extent.total_rows, self._extent.total_changed
                 more = self._extent.goes_on(number, answer)
                 number += 1
                 if more and number == self._max_pages:

@@ -123,7 +123,7 @@ def error_of(
     if isinstance(document, Mapping):
         problem = describe_problem(document, secrets)
     else:
-        kind = one_line(response.headers.get("Content-Type"), (), 60) or "no content type"
+        kind = one_line(response.headers.get("Content-Type"), secrets, 60) or "no content type"
         problem = Problem(text=f"the answer is no problem object but {kind}, {len(response.content)} bytes")
     wait = retry_after(response.headers, now)
     error = typed_error(status, problem, call, f"HTTP {status}", retry_after=wait, hints=hints)

@@ -17,7 +17,7 @@ from airflow_provider_m2p.client.problem import error_of, one_line
 from airflow_provider_m2p.client.retry import Cancellation, Retrier
 from airflow_provider_m2p.client.settings import ClientSettings
 from airflow_provider_m2p.client.transport import Call, Transport
-from airflow_provider_m2p.exceptions import M2PApiError, M2PAuthError
+from airflow_provider_m2p.exceptions import M2PApiError, M2PAuthError, M2PResponseError
 
 #: Assumed where neither ``expires_in`` nor the token itself says how long it lives.
 DEFAULT_LIFETIME = 600.0
@@ -144,17 +144,21 @@ class TokenEndpoint:
         return error
 
     def _parse(self, response: requests.Response, call: Call, now: float) -> tuple[str, float]:
+        kind = one_line(response.headers.get("Content-Type"), (), 60) or "no content type"
+
+        def says(problem: str) -> str:
+            what = f"no token in the answer: {problem} ({kind}, {len(response.content)} bytes)."
+            return call.says(f"{what} Check the host, and the extra 'token_path'.")
+
         def refuse(problem: str) -> M2PAuthError:
-            kind = one_line(response.headers.get("Content-Type"), (), 60) or "no content type"
-            text = f"no token in the answer: {problem} ({kind}, {len(response.content)} bytes). Check 'token_path'."
-            return M2PAuthError(call.says(text), status_code=response.status_code, request_id=call.request_id)
+            return M2PAuthError(says(problem), status_code=response.status_code, request_id=call.request_id)
 
         try:
             answer = msgspec.json.decode(response.content)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise refuse("it is not JSON") from None
+            raise M2PResponseError(says("it is not JSON")) from None
         if not isinstance(answer, dict):
-            raise refuse("it is not a JSON object")
+            raise M2PResponseError(says("it is not a JSON object"))
         value = answer.get("access_token")
         if isinstance(value, str) and value:
             self._on_secret(value)
@@ -163,7 +167,7 @@ class TokenEndpoint:
         if not isinstance(value, str) or not value:
             raise refuse("field 'access_token' is empty or not text")
         if len(value) > _LONGEST_TOKEN or not _TOKEN.fullmatch(value):
-            raise refuse("field 'access_token' is not a token: it is too long or has characters no header may have")
+            raise refuse("field 'access_token' is too long or has characters that no header may have")
         lifetime = _seconds(answer.get("expires_in")) or Claims.of(value).lifetime(now) or DEFAULT_LIFETIME
         return value, min(lifetime, _LONGEST_LIFETIME)
 

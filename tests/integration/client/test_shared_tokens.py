@@ -129,7 +129,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(code: str, server: TokenServer, cache: str = "disk") -> list[str]:
-    command = [sys.executable, "-W", "error", "-c", code, server.url, cache]
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code, server.url, cache]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stderr == ""
     assert done.returncode == 0

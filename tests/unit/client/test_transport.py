@@ -307,6 +307,20 @@ def test_a_rate_limit_holds_for_all_requests(platform: Platform, make_client: Ma
     assert fake_time.pauses == pytest.approx([1.0] * 5)
 
 
+def key_usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
 class Tls:
     """A platform behind TLS, and the CA that signed it."""
 
@@ -329,6 +343,7 @@ class Tls:
                 .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
                 .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
                 .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), critical=False)
+                .add_extension(key_usage(ca=ca), critical=True)
                 .sign(keys[0], hashes.SHA256())
             )
 
