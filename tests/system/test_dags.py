@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import airflow
 import pandas as pd
 import pytest
 from psycopg.types.json import set_json_loads
+from packaging.version import Version
 from sqlalchemy import inspect, text
 
+from airflow_provider_m2p.exceptions import M2PAuthError
+from tests.connections import connect, m2p_connection
 from tests.system.conftest import DAGS, RunDag, xcom
 from tools.verify import Table, compare, exact_json
 
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
+
+AIRFLOW_3_3 = Version(airflow.__version__) >= Version("3.3.0")
 
 
 def read(engine: Engine, table: str, where: str = "1 = 1") -> Table:
@@ -89,3 +96,37 @@ def test_a_task_makes_one_token_call_and_traceable_requests(
     ids = [record.request_id for record in sandbox.requests]
     assert len(set(ids)) == len(ids) == 4
     assert all(i.startswith(f"m2p_products_sync/{run.run_id}/load_products/try=1-") for i in ids), ids
+
+
+def test_a_wrong_secret_fails_at_once_and_callbacks_see_why(
+    run_dag: RunDag,
+    dagbag: DagBag,
+    sandbox: SandboxServer,
+    warehouse: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connect(monkeypatch, m2p_default=m2p_connection(sandbox.url, password="not-the-secret"))
+    task = dagbag.dags["m2p_products_sync"].get_task("load_products")
+    seen: list[object] = []
+    monkeypatch.setattr(task, "on_failure_callback", [lambda context: seen.append(context["exception"])])
+    run = run_dag("m2p_products_sync")
+    ti = run.get_task_instance("load_products")
+    assert task.retries == 3
+    assert (run.state, ti.state, ti.try_number) == ("failed", "failed", 1)
+    assert sandbox.count("/auth/token") == 1
+    if AIRFLOW_3_3:  # from there on, dag.test() runs callbacks
+        (error,) = seen
+        assert isinstance(error, M2PAuthError)
+        assert error.status_code == 401
+
+
+def test_an_outage_is_left_to_airflows_retries(
+    run_dag: RunDag, dagbag: DagBag, warehouse: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, warehouse='{"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "u"}')
+    task = dagbag.dags["m2p_products_sync"].get_task("load_products")
+    monkeypatch.setattr(task, "retry_delay", timedelta(0))
+    monkeypatch.setattr(task, "retries", 1)
+    run = run_dag("m2p_products_sync")
+    ti = run.get_task_instance("load_products")
+    assert (run.state, ti.try_number) == ("failed", 2)
