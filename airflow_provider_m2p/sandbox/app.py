@@ -10,7 +10,6 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from airflow_provider_m2p import __version__
@@ -83,10 +82,8 @@ async def refuse_invalid(request: Request, error: Any) -> Response:
 
 async def refuse_http(request: Request, error: Any) -> Response:
     """What the framework refuses: an unknown path, a method that a path does not have, a body it cannot read."""
-    if error.status_code == 405:
-        routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-        methods = {method for route in routes for method in getattr(route, "methods", None) or ()}
-        error.headers = {"Allow": ", ".join(sorted(methods))}
+    if error.status_code == 405 and (methods := docs.methods(request.app, request.url.path)):
+        error.headers = {"Allow": ", ".join(methods)}
     code = {404: Code.NOT_FOUND, 405: Code.METHOD}.get(error.status_code, Code.INVALID)
     return await refuse(request, Problem(code, str(error.detail), headers=error.headers, status=error.status_code))
 

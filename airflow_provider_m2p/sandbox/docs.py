@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse
+from starlette.routing import compile_path
 from starlette.staticfiles import StaticFiles
 
 from airflow_provider_m2p.sandbox.problems import MEDIA_TYPE
@@ -61,6 +62,12 @@ def install(app: FastAPI) -> None:
             operation["responses"].pop("422", None)  # the framework's own, which the platform never answers
             for status, response in operation["responses"].items():
                 describe(int(status), response)
+
+
+def methods(app: FastAPI, path: str) -> list[str]:
+    """The methods that the documentation gives a path."""
+    ways = (ways for template, ways in app.openapi()["paths"].items() if compile_path(template)[0].match(path))
+    return sorted({method.upper() for way in ways for method in way})
 
 
 def describe(status: int, response: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 
@@ -13,9 +14,23 @@ from airflow_provider_m2p.sandbox.catalogue import Catalogue, decode, encode
 from airflow_provider_m2p.sandbox.products import EPOCH, amend, make_product
 from airflow_provider_m2p.sandbox.state import State
 
+opened: list[State] = []
+
+
+@pytest.fixture(autouse=True)
+def close_states() -> Iterator[None]:
+    yield
+    while opened:
+        opened.pop().close()
+
+
+def new_state() -> State:
+    opened.append(State())
+    return opened[-1]
+
 
 def catalogue(state: State | None = None, seed: int = 1, size: int = 50, tenant: str = "ACME_CORP") -> Catalogue:
-    return Catalogue(state or State(), tenant, seed=seed, size=size)
+    return Catalogue(state or new_state(), tenant, seed=seed, size=size)
 
 
 def test_seed_and_tenant_decide() -> None:
@@ -68,7 +83,7 @@ def test_an_amended_product_always_differs() -> None:
 
 
 def test_changes_survive_in_the_state() -> None:
-    state = State()
+    state = new_state()
     before = catalogue(state)
     before.evolve()
     before.put({"productId": "mine", "price": Decimal("1.10")})

@@ -129,3 +129,4 @@ def test_a_transaction_is_whole_or_not_at_all() -> None:
     assert list(state.products_changed("ACME_CORP")) == [("one", b"{}")]
     assert [state.next_number("x"), state.next_number("x"), state.next_number("y")] == [0, 1, 0]
     assert state.remembered("seed", "1") == state.remembered("seed", "2") == "1"
+    state.close()
