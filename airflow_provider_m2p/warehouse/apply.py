@@ -30,14 +30,14 @@ class Read:
     """
     How the list was read.
 
-    :param version: which loads the table had seen when the reading began.
+    :param version: which loads the table had seen when the reading began; ``None`` if that was too long ago to tell.
     :param pages: pages read.
     :param complete: whether the list was read to its end, as it stood.
     :param total_rows: how many rows the platform says there are, if it does.
     :param started_at: when the reading began.
     """
 
-    version: int
+    version: int | None
     pages: int
     complete: bool
     total_rows: int | None

@@ -37,6 +37,8 @@ class Dialect:
     takes_lines: ClassVar[bool] = False
     #: Whether DDL is undone by a rollback.
     transactional_ddl: ClassVar[bool] = False
+    #: Whether an index can be on an expression.
+    indexes_expressions: ClassVar[bool] = False
     #: Whether a new table gets its key once its first rows are in, by :meth:`add_key`.
     adds_key_last: ClassVar[bool] = False
     #: The most columns a table may have.
@@ -180,7 +182,8 @@ class Dialect:
 
     def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
         """Make the staged rows quick to find by their key."""
-        sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
+        if self.indexes_expressions or all(isinstance(key, sa.Column) for key in keys):
+            sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 
     def known_rows(
         self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool], wanted: list[tuple[str, ...]]

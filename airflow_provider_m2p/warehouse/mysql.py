@@ -68,6 +68,15 @@ class MySQL(Dialect):
     def column_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         return mysql.DECIMAL(65, 30) if kind is Kind.NUMBER else super().column_type(kind, key=key)
 
+    def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
+        return sa.BigInteger() if key and kind is Kind.INT else super().stage_type(kind, key=key)
+
+    def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
+        super().widen_staged(stage, column, source, target)
+        if isinstance(column.type, sa.BigInteger):
+            wider = self.stage_type(target, key=True).compile(dialect=self.connection.dialect)
+            self.execute(f"ALTER TABLE {self.qualified(stage)} MODIFY COLUMN {self.quote(column.name)} {wider}")
+
     def fits(self, stage: sa.Table, column: Field, staged: sa.Column[Any]) -> bool:
         if column.kind is not Kind.NUMBER:
             return True
@@ -75,6 +84,8 @@ class MySQL(Dialect):
         return self.connection.execute(misfits).scalar() == 0
 
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
+        if isinstance(staged.type, sa.BigInteger) and target is Kind.INT:
+            return staged
         if target in (Kind.TEXT, Kind.JSON) and source is not Kind.INSTANT:
             return staged
         return super().convert(staged, source, target)

@@ -9,7 +9,7 @@ Loads that wait for somebody's consent.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,8 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult
                 f"{kept.full_name} was loaded for tenant {kept.tenant_id!r} since load {kept.load_id!r} was staged. "
                 "Nothing was written. Stage the load again and review the new plan."
             )
-        result = Apply(dialect, kept).run(read, staged)
+        # Time has passed: rows that were skipped must be looked at, too.
+        result = Apply(dialect, kept).run(replace(read, version=None), staged)
         if _without_time(result.as_dict()) != _without_time(record["plan"]):
             raise M2PLoadError(
                 f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "

@@ -1,0 +1,118 @@
+"""Arrays as tables of their own, in step with their rows."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_m2p.exceptions import M2PSchemaError
+from tests.integration.warehouse.streams import Warehouse, counts
+
+FEES = b'[{"id":"a","fees":[{"code":"L","amount":1.10},{"code":"R","amount":2}]},{"id":"b","fees":[]},{"id":"c","n":1}]'
+LATER = b'[{"id":"a","fees":[{"code":"L","amount":1.20}]},{"id":"b","fees":[{"code":"N","more":{"x":[1]}}]},{"id":"c","n":1}]'
+
+
+def fees(warehouse: Warehouse, **where: object) -> list[tuple[object, ...]]:
+    rows = warehouse.read("products__fees", meta=True, **where)
+    return sorted((row["id"], row["_m2p_position"], row["code"], str(row["amount"])) for row in rows)
+
+
+def test_elements_are_rows_with_their_parents_key_and_their_place(warehouse: Warehouse) -> None:
+    result = warehouse.load(FEES, child_tables=True)
+
+    assert counts(result) == (3, 0, 0, 0)
+    assert [change["type"] for change in result["schema_changes"] if change["field"] == "fees"] == ["child"]
+    assert "fees" not in warehouse.table().c
+    amounts = [(row[0], row[1], row[2], float(str(row[3]))) for row in fees(warehouse)]
+    assert amounts == [("a", 0, "L", 1.1), ("a", 1, "R", 2.0)]
+
+
+def test_plain_elements_stand_in_a_column_value(warehouse: Warehouse) -> None:
+    warehouse.load(b'[{"id":"a","tags":["x",null,"y"]},{"id":"b","tags":["z"]}]', child_tables=True)
+
+    rows = warehouse.read("products__tags", meta=True)
+    assert [(row["id"], row["_m2p_position"], row["value"]) for row in rows] == [
+        ("a", 0, "x"), ("a", 1, None), ("a", 2, "y"), ("b", 0, "z"),
+    ]  # fmt: skip
+
+
+def test_replace_keeps_elements_in_step(warehouse: Warehouse) -> None:
+    warehouse.load(FEES, child_tables=True, write_mode="replace")
+    result = warehouse.load(LATER, child_tables=True, write_mode="replace")
+
+    assert counts(result) == (0, 2, 1, 0)
+    assert [(row[0], row[1], row[2]) for row in fees(warehouse)] == [("a", 0, "L"), ("b", 0, "N")]
+    assert warehouse.load(LATER, child_tables=True, write_mode="replace")["unchanged"] == 3
+
+    warehouse.load(
+        b'[{"id":"b","fees":[{"code":"N","more":{"x":[1]}}]},{"id":"c","n":1}]', child_tables=True, write_mode="replace"
+    )
+    assert [(row[0], row[1], row[2]) for row in fees(warehouse)] == [("b", 0, "N")]
+
+
+def test_upsert_marks_elements_that_are_gone_and_revives_those_that_return(first_class: Warehouse) -> None:
+    warehouse = first_class
+    warehouse.load(FEES, child_tables=True)
+    warehouse.load(LATER, child_tables=True)
+    assert [(row[0], row[1]) for row in fees(warehouse, _m2p_deleted_at=None)] == [("a", 0), ("b", 0)]
+    warehouse.load(FEES, child_tables=True)
+    assert [(row[0], row[1]) for row in fees(warehouse, _m2p_deleted_at=None)] == [("a", 0), ("a", 1)]
+
+
+def test_history_of_elements(first_class: Warehouse) -> None:
+    warehouse = first_class
+    for rows in (FEES, LATER, LATER, FEES):
+        warehouse.load(rows, child_tables=True, write_mode="history")
+
+    rows = warehouse.read("products__fees", meta=True)
+    ours = sorted(
+        (row["_m2p_valid_from"], row["_m2p_valid_to"] is None, str(row["amount"])) for row in rows if row["id"] == "a"
+    )
+    assert [row[1] for row in ours].count(True) == 2
+    first = sorted((r for r in rows if r["id"] == "a" and r["_m2p_position"] == 0), key=lambda r: r["_m2p_valid_from"])
+    assert [r["_m2p_valid_to"] for r in first[:-1]] == [r["_m2p_valid_from"] for r in first[1:]]
+    assert len(first) == 3
+
+
+def test_append_twice_is_once(first_class: Warehouse) -> None:
+    for _ in range(2):
+        first_class.load(FEES, child_tables=True, write_mode="append", load_id="same")
+    assert len(fees(first_class)) == 2
+    first_class.load(FEES, child_tables=True, write_mode="append", load_id="other")
+    assert len(fees(first_class)) == 4
+
+
+def test_a_partial_read_touches_the_elements_of_the_rows_it_read_alone(first_class: Warehouse) -> None:
+    first_class.load(FEES, child_tables=True)
+    first_class.load(b'[{"id":"b","fees":[{"code":"N"}]}]', child_tables=True, complete=False)
+    live = fees(first_class, _m2p_deleted_at=None)
+    assert [(row[0], row[1]) for row in live] == [("a", 0), ("a", 1), ("b", 0)]
+
+
+def test_of_a_row_that_came_twice_the_elements_of_the_last_count(first_class: Warehouse) -> None:
+    result = first_class.load(FEES, b'[{"id":"a","fees":[{"code":"Z"}]}]', child_tables=True)
+    assert result["duplicates"] == 1
+    assert [(row[0], row[2]) for row in fees(first_class)] == [("a", "Z")]
+
+
+def test_a_field_that_is_not_always_an_array_is_refused(first_class: Warehouse) -> None:
+    with pytest.raises(M2PSchemaError, match=r"'fees' is not always an array"):
+        first_class.load(FEES, b'[{"id":"d","fees":"none"}]', child_tables=True)
+    assert "products" not in first_class.tables()
+
+
+def test_a_table_with_child_tables_stays_one(first_class: Warehouse) -> None:
+    first_class.load(FEES, child_tables=True)
+    with pytest.raises(M2PSchemaError, match="child_tables=True"):
+        first_class.load(LATER)
+
+
+def test_tenants_have_elements_of_their_own(first_class: Warehouse) -> None:
+    first_class.load(FEES, child_tables=True, write_mode="replace", tenant_id="ONE")
+    first_class.load(FEES, child_tables=True, write_mode="replace", tenant_id="TWO")
+    first_class.load(
+        b'[{"id":"a","fees":[]},{"id":"b","fees":[]},{"id":"c","n":1}]',
+        child_tables=True,
+        write_mode="replace",
+        tenant_id="ONE",
+    )
+    assert {row["_m2p_tenant_id"] for row in first_class.read("products__fees", meta=True)} == {"TWO"}

@@ -1,0 +1,138 @@
+"""Loads that wait for consent do exactly what their plan says, or nothing."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.warehouse import stage as stages
+from tests.integration.warehouse.streams import Pages, Warehouse, counts
+
+OLD = b'[{"id":"a","n":1,"name":"SECRET"},{"id":"b","n":2},{"id":"c","n":3}]'
+NEW = b'[{"id":"a","n":1.5,"name":"HIDDEN"},{"id":"b","n":2},{"id":"d","n":4,"extra":true}]'
+
+
+def waiting(warehouse: Warehouse) -> set[str]:
+    return {name for name in warehouse.tables() if name.startswith("_m2p_stage_")}
+
+
+@pytest.mark.parametrize("mode", ["upsert", "replace", "history"])
+def test_the_plan_is_what_happens(first_class: Warehouse, mode: str) -> None:
+    first_class.load(OLD, write_mode=mode)
+    before = first_class.read(meta=True)
+
+    loader = first_class.loader(load_id="reviewed", write_mode=mode)
+    plan = loader.stage(Pages([NEW])).as_dict()
+
+    assert counts(plan) == (1, 1, 1, 1)
+    assert plan["changed_columns"] == {"n": 1, "name": 1}
+    assert {change["change"] for change in plan["schema_changes"]} == {"add", "widen"}
+    assert "SECRET" not in str(plan)
+    assert "HIDDEN" not in str(plan)
+    assert first_class.read(meta=True) == before
+    assert len(waiting(first_class)) == 1
+
+    result = first_class.loader(load_id="reviewed").publish().as_dict()
+
+    assert {k: v for k, v in result.items() if k != "seconds"} == {
+        k: v for k, v in plan.items() if k not in ("seconds", "changed_columns")
+    }
+    assert not waiting(first_class)
+    assert first_class.loads()[-1]["load_id"] == "reviewed"
+
+
+def test_a_load_that_makes_the_table(first_class: Warehouse) -> None:
+    loader = first_class.loader(load_id="first", child_tables=True)
+    plan = loader.stage(Pages([b'[{"id":"a","tags":["x"]}]'])).as_dict()
+    assert counts(plan) == (1, 0, 0, 0)
+    assert "products" not in first_class.tables()
+    loader.publish()
+    assert first_class.read("products__tags", meta=True)[0]["value"] == "x"
+    assert not waiting(first_class)
+
+
+def test_a_table_that_moved_on_is_left_alone(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    loader = first_class.loader(load_id="slow")
+    loader.stage(Pages([NEW]))
+    first_class.load(OLD.replace(b'"n":2', b'"n":20'))
+    before = first_class.read(meta=True)
+
+    with pytest.raises(M2PLoadError, match=r"was loaded for tenant 'ACME_CORP' since load 'slow' was staged"):
+        loader.publish()
+    assert first_class.read(meta=True) == before
+    assert loader.discard()
+    assert not waiting(first_class)
+
+
+def test_a_row_that_somebody_changed_by_hand_is_noticed(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    loader = first_class.loader(load_id="slow")
+    loader.stage(Pages([NEW]))
+    first_class.execute("DELETE FROM products WHERE id = 'b'")
+    with pytest.raises(M2PLoadError, match="changed products while this one read"):
+        loader.publish()
+    assert {row["id"] for row in first_class.read()} == {"a", "c"}
+
+
+def test_loads_of_other_tenants_do_not_matter(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    loader = first_class.loader(load_id="slow")
+    loader.stage(Pages([NEW]))
+    first_class.load(OLD, tenant_id="GLOBEX")
+    assert counts(loader.publish().as_dict()) == (1, 1, 1, 1)
+
+
+def test_what_was_decided_is_decided(first_class: Warehouse) -> None:
+    loader = first_class.loader(load_id="once")
+    loader.stage(Pages([OLD]))
+    loader.publish()
+    with pytest.raises(M2PLoadError, match="No staged load 'once'"):
+        loader.publish()
+    assert not loader.discard()
+
+
+def test_staged_again_the_first_stage_is_gone(first_class: Warehouse) -> None:
+    loader = first_class.loader(load_id="again")
+    loader.stage(Pages([OLD]))
+    loader.stage(Pages([NEW]))
+    assert len(waiting(first_class)) == 1
+    assert loader.publish().rows_read == 3
+    assert {row["id"] for row in first_class.read()} == {"a", "b", "d"}
+
+
+def test_a_load_that_cannot_be_rehearsed_leaves_no_stage(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    with pytest.raises(M2PSchemaError, match="freeze"):
+        first_class.loader(schema_policy="freeze").stage(Pages([NEW]))
+    assert not waiting(first_class)
+
+
+def test_a_stage_that_nobody_decides_on_is_swept(first_class: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = first_class.loader(load_id="forgotten")
+    loader.stage(Pages([OLD]))
+    now = stages.time.time()
+    monkeypatch.setattr(stages.time, "time", lambda: now + 6 * 86400)
+    first_class.load(OLD)
+    assert waiting(first_class)
+    monkeypatch.setattr(stages.time, "time", lambda: now + 8 * 86400)
+    first_class.load(OLD)
+    assert not waiting(first_class)
+    with pytest.raises(M2PLoadError, match="swept after a week"):
+        loader.publish()
+
+
+def test_a_database_that_cannot_rehearse_says_so(mariadb: Warehouse) -> None:
+    with pytest.raises(M2PConfigError, match="cannot be rehearsed"):
+        mariadb.loader().stage(Pages([OLD]))
+    assert not waiting(mariadb)
+
+
+def test_stages_live_in_the_schema_of_the_table(postgres: Warehouse) -> None:
+    postgres.execute("CREATE SCHEMA products_of_m2p")
+    loader = postgres.loader(schema="products_of_m2p", load_id="there")
+    loader.stage(Pages([OLD]))
+    assert not waiting(postgres)
+    loader.publish()
+    assert sa.inspect(postgres.engine).has_table("products", schema="products_of_m2p")

@@ -1,0 +1,64 @@
+"""What must not be seen is gone before anything else looks."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+import pytest
+
+from airflow_provider_m2p.columns.privacy import Privacy
+from airflow_provider_m2p.exceptions import M2PResponseError
+
+
+def apply(row: bytes, exclude: tuple[str, ...] = (), hashed: tuple[str, ...] = (), tenant: str = "ACME") -> bytes:
+    return bytes(Privacy(exclude, hashed, tenant).apply([msgspec.Raw(row)], 0)[0])
+
+
+def test_nothing_asked_nothing_touched() -> None:
+    rows = [msgspec.Raw(b'{ "a" : 1.00 }')]
+    assert Privacy((), (), "ACME").apply(rows, 0) is rows
+
+
+def test_fields_are_left_out_at_any_depth() -> None:
+    row = b'{"id":1,"pan":"X","who":{"mobile":"98","age":3},"cards":[{"cvv":1,"kind":"a"},{"cvv":2}]}'
+    left = apply(row, exclude=("pan", "who.mobile", "cards.cvv"))
+    assert left == b'{"id":1,"who":{"age":3},"cards":[{"kind":"a"},{}]}'
+
+
+def test_an_object_goes_whole() -> None:
+    assert apply(b'{"id":1,"who":{"mobile":"98"}}', exclude=("who",)) == b'{"id":1}'
+
+
+def test_hashes_are_equal_for_equal_values_of_one_tenant() -> None:
+    one = apply(b'{"m":"98765"}', hashed=("m",))
+    assert one == apply(b'{"m":"98765"}', hashed=("m",))
+    assert one != apply(b'{"m":"98765"}', hashed=("m",), tenant="GLOBEX")
+    assert sha256(b"ACME\x0098765").hexdigest().encode() in one
+    assert b"98765" not in one
+
+
+@pytest.mark.parametrize("value", [b"1", b"1.50", b"true", b'["x"]', b'{"y":1}'])
+def test_values_of_any_kind_are_hashed(value: bytes) -> None:
+    assert len(msgspec.json.decode(apply(b'{"m":' + value + b"}", hashed=("m",)))["m"]) == 64
+
+
+def test_null_stays_null() -> None:
+    assert apply(b'{"m":null}', hashed=("m",)) == b'{"m":null}'
+
+
+def test_other_numbers_keep_their_spelling() -> None:
+    row = b'{"pan":1,"a":8500.00,"b":12345678901234567890.123456789,"c":123456789012345678901234567890}'
+    assert apply(row, exclude=("pan",)) == row.replace(b'"pan":1,', b"")
+
+
+def test_fields_that_no_row_has_are_named() -> None:
+    privacy = Privacy(("mobile", "who.mobile"), ("pan",), "ACME")
+    privacy.apply([msgspec.Raw(b'{"who":{"mobile":1}}')], 0)
+    assert privacy.unseen == ["mobile", "pan"]
+
+
+def test_a_row_that_cannot_be_read_is_refused_without_its_values() -> None:
+    with pytest.raises(M2PResponseError, match="Page 3, row 0") as caught:
+        Privacy(("a",), (), "ACME").apply([msgspec.Raw(b'{"a":SECRET}')], 3)
+    assert "SECRET" not in str(caught.value)
