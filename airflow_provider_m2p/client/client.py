@@ -258,7 +258,8 @@ class M2PClient:
                 response = send(token)
             secrets = (self.settings.client_secret, token.value)
             if response.status_code >= 400:
-                raise error_of(response, call, now=self._clock.wall(), secrets=secrets, hints=self._hints(call, token))
+                hints = self._hints(response.status_code, call, token)
+                raise error_of(response, call, now=self._clock.wall(), secrets=secrets, hints=hints)
             self._refuse_problem(response, call, secrets)
             return response
 
@@ -272,17 +273,17 @@ class M2PClient:
             if problem is not None:
                 raise typed_error(problem.status or 200, problem, call, "HTTP 200, but the answer is a problem object")
 
-    def _hints(self, call: Call, token: Token) -> dict[int, str]:
+    def _hints(self, status: int, call: Call, token: Token) -> dict[int, str]:
         """Return what to check, where the connection knows more than the status."""
         hints = {}
-        claims = Claims.of(token.value)
-        if claims.tenants or claims.roles:
+        if status == 403:
+            claims = Claims.of(token.value)
+            roles, tenants = (claims.roles or ())[:10], claims.tenants[:5]
             hints[403] = (
                 "Three things can cause this: the role may not do it "
-                f"(the token's: {', '.join((claims.roles or ())[:10]) or 'not named'}); the tenant is not this "
-                f"client's (the connection's: {self.settings.tenant_id}, the token's: "
-                f"{', '.join(claims.tenants[:5]) or 'not named'}); or the address this worker calls from is not on the "
-                "platform's IP whitelist."
+                f"(the token's: {', '.join(roles) or 'not named'}); the tenant is not this client's (the connection's: "
+                f"{self.settings.tenant_id}, the token's: {', '.join(tenants) or 'not named'}); or "
+                f"{self._transport.caller_address()} is not on the platform's IP whitelist."
             )
         if call.path == self.settings.products_path:
             other = "/configs/v1/products/" if call.path != "/configs/v1/products/" else "/v1/products/"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Literal, NoReturn, cast
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +35,10 @@ KNOWN_EXTRAS = (
     "credentials_issued_on",
     "token_cache",
 )
+
+#: Days after which the platform asks for new credentials, and from which on we remind of it.
+ROTATION_DAYS = 90
+REMINDER_DAYS = 80
 
 _LARGEST = {
     "page_size": 100_000,
@@ -131,6 +135,23 @@ class ClientSettings:
             verify=read.verify(),
             credentials_issued_on=read.day("credentials_issued_on"),
             token_cache=cast("TokenCache", read.choice("token_cache", ("disk", "process", "off"))),
+        )
+
+    def rotation_reminder(self, today: date) -> str | None:
+        """
+        Say that the client secret is due for rotation, from ten days before on; ``None`` if it is not, or not known.
+
+        :param today: the day, in UTC.
+        """
+        if self.credentials_issued_on is None or (today - self.credentials_issued_on).days < REMINDER_DAYS:
+            return None
+        due = self.credentials_issued_on + timedelta(days=ROTATION_DAYS)
+        left = (due - today).days
+        when = "today" if left == 0 else f"in {left} days" if left > 0 else f"{-left} days ago"
+        return (
+            f"Connection {self.conn_id}: the client secret was issued on {self.credentials_issued_on} and is due for "
+            f"rotation after {ROTATION_DAYS} days, on {due} ({when}). Get a new one, then change login, password and "
+            "the extra 'credentials_issued_on'."
         )
 
 

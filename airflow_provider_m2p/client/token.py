@@ -130,9 +130,11 @@ class TokenEndpoint:
         hints = {
             400: f"{credentials}.",
             401: f"{credentials}.",
-            403: f"{credentials}, and whether the address this worker calls from is on the platform's IP whitelist.",
             404: "Check the host, and the extra 'token_path'.",
         }
+        if response.status_code == 403:
+            address = self._transport.caller_address()
+            hints[403] = f"{credentials}, and whether {address} is on the platform's IP whitelist."
         error = error_of(response, call, now=self._clock.wall(), secrets=(self._settings.client_secret,), hints=hints)
         if isinstance(error, M2PApiError) and error.status_code in (400, 401, 403):
             return M2PAuthError(

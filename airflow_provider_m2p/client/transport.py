@@ -22,6 +22,7 @@ import requests
 import urllib3
 from requests.structures import CaseInsensitiveDict
 
+from airflow_provider_m2p.client.address import caller_address
 from airflow_provider_m2p.client.connection import Adapter, Exchange
 from airflow_provider_m2p.client.retry import Cancellation, RateLimiter, Transient
 from airflow_provider_m2p.client.settings import ClientSettings
@@ -97,12 +98,17 @@ class Transport:
         self._pool: Any = self._adapter.get_connection_with_tls_context(base, verify, proxies=proxies)
         self._adapter.cert_verify(self._pool, settings.base_url, verify, None)  # type: ignore[no-untyped-call]
         self._by_proxy = self._adapter.request_url(base, proxies) != base.path_url
+        self._proxied = bool(requests.utils.select_proxy(settings.base_url, proxies))  # by a tunnel, too
         if verify is False:
             # Chosen in the connection: one line in the log instead of a warning per request.
             log.warning("Connection %s: TLS certificates are not checked (extra 'verify').", settings.conn_id)
             host = re.escape(urlsplit(settings.base_url).hostname or "")
             insecure = urllib3.exceptions.InsecureRequestWarning
             warnings.filterwarnings("ignore", message=f".*host '\\[?{host}\\]?'", category=insecure)
+
+    def caller_address(self) -> str:
+        """Describe the address that requests leave from."""
+        return caller_address(self._settings.base_url, by_proxy=self._proxied)
 
     def send(
         self,

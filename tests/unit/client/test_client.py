@@ -331,7 +331,7 @@ def test_a_role_that_may_not_read_is_named(
     message = str(caught.value)
     assert "the role may not do it (the token's: Auditor, Clerk)" in message
     assert "(the connection's: ACME_CORP, the token's: ACME_CORP)" in message
-    assert "whitelist" in message
+    assert "(127.0.0.1 on its own network; a NAT gateway's beyond that) is not on the platform's IP whitelist" in message
 
 
 def test_claims(platform: Platform, make_client: MakeClient) -> None:

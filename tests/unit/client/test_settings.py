@@ -279,3 +279,25 @@ def test_unknown_extras_are_named_once_without_values(caplog: pytest.LogCaptureF
 
 def test_known_extras_are_the_contract() -> None:
     assert set(KNOWN_EXTRAS) <= set(ClientSettings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("day", "words"),
+    [
+        (date(2026, 4, 20), None),  # the 79th day
+        (date(2026, 4, 21), "in 10 days"),
+        (date(2026, 5, 1), "today"),
+        (date(2026, 5, 4), "3 days ago"),
+    ],
+)
+def test_the_reminder_of_the_rotation(day: date, words: str | None) -> None:
+    reminder = read({"tenant_id": "T", "credentials_issued_on": "2026-01-31"}).rotation_reminder(day)
+    if words is None:
+        assert reminder is None
+    else:
+        assert reminder is not None
+        assert f"on 2026-05-01 ({words})" in reminder
+
+
+def test_no_reminder_without_a_date() -> None:
+    assert read({"tenant_id": "T"}).rotation_reminder(date(2026, 5, 4)) is None
