@@ -110,6 +110,10 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "airflow_provider_m2p.transfers.m2p_to_sql",
             }
         ],
+        "triggers": [
+            {"integration-name": "M2P Prepaid Platform", "python-modules": ["airflow_provider_m2p.triggers.m2p"]}
+        ],
+        "extra-links": ["airflow_provider_m2p.links.m2p.M2PApiDocsLink"],
         "connection-types": [
             {
                 "connection-type": "m2p",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,11 @@ class M2PHook(BaseHook):
             extra=connection.extra,
         )
 
+    @property
+    def api_docs_url(self) -> str:
+        """Return where the platform documents the API this connection talks to."""
+        return f"{self.settings.base_url}/api-docs"
+
     @cached_property
     def _client(self) -> M2PClient:
         return self._new_client(self.settings)
@@ -81,6 +87,8 @@ class M2PHook(BaseHook):
         from airflow_provider_m2p.client import M2PClient
 
         mask_secret(settings.client_secret)
+        if reminder := self.rotation_reminder():
+            self.log.warning("%s", reminder)
         run = TaskRun.current()
         return M2PClient(
             settings,
@@ -143,6 +151,10 @@ class M2PHook(BaseHook):
         with closing(self._client.pages()) as pages:
             return to_dataframe(pages)
 
+    def rotation_reminder(self) -> str | None:
+        """Say that the client secret is due for rotation, from day 80 on; ``None`` before. Asks nobody."""
+        return self.settings.rotation_reminder(datetime.now(UTC).date())
+
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection and say which step failed: connection, token, tenant or products. Never raises."""
         step = "Connection"
@@ -163,4 +175,5 @@ class M2PHook(BaseHook):
         except Exception as error:
             return False, f"{step}: {error}"
         count = "a list of" if page.total_rows is None else f"{page.total_rows:,}"
-        return True, f"Token received, tenant {settings.tenant_id} accepted, {count} products found."
+        found = f"Token received, tenant {settings.tenant_id} accepted, {count} products found."
+        return True, " ".join(filter(None, (found, self.rotation_reminder())))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.hooks.m2p import M2PHook
+from airflow_provider_m2p.links.m2p import M2PApiDocsLink
 from airflow_provider_m2p.retries import no_hopeless_retries
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class M2PExtractProductsOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("m2p_conn_id", "output_path", "endpoint")
+    operator_extra_links = (M2PApiDocsLink(),)
     ui_color = "#e8f1fb"
 
     def __init__(
@@ -55,17 +57,20 @@ class M2PExtractProductsOperator(BaseOperator):
         self.endpoint = endpoint
         self.max_rows = max_rows
         self.max_pages = max_pages
+        self.api_docs_url = ""
 
     def execute(self, context: Context) -> pd.DataFrame | str:
         """Read the list and return the DataFrame, or the path of the Parquet file."""
-        with (
-            no_hopeless_retries(context),
-            M2PHook(self.m2p_conn_id).get_conn() as client,
-            closing(client.pages(self.endpoint, max_pages=self.max_pages)) as pages,
-        ):
-            if self.output_path:
-                return self._write_parquet(pages, self.output_path)
-            return self._to_dataframe(pages)
+        hook = M2PHook(self.m2p_conn_id)
+        with no_hopeless_retries(context):
+            self.api_docs_url = hook.api_docs_url
+            with (
+                hook.get_conn() as client,
+                closing(client.pages(self.endpoint, max_pages=self.max_pages)) as pages,
+            ):
+                if self.output_path:
+                    return self._write_parquet(pages, self.output_path)
+                return self._to_dataframe(pages)
 
     def _write_parquet(self, pages: PageStream, output_path: str) -> str:
         from airflow.sdk import ObjectStoragePath
@@ -79,7 +84,7 @@ class M2PExtractProductsOperator(BaseOperator):
     def _to_dataframe(self, pages: PageStream) -> pd.DataFrame:
         from airflow_provider_m2p.frames import to_dataframe
 
-        frame = to_dataframe(self._within_limit(pages))
+        frame = to_dataframe(cast("PageStream", self._within_limit(pages)))
         self.log.info("Read %s rows from %s pages into %s columns", len(frame), pages.pages, len(frame.columns))
         return frame
 

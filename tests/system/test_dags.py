@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import airflow
 import pandas as pd
 import pytest
-from psycopg.types.json import set_json_loads
 from packaging.version import Version
+from psycopg.types.json import set_json_loads
 from sqlalchemy import inspect, text
 
 from airflow_provider_m2p.exceptions import M2PAuthError

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
 from airflow.sdk import Asset, AssetAlias, BaseHook
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.sdk.execution_time.context import OutletEventAccessors
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from airflow_provider_m2p.exceptions import M2PAuthError, M2PConfigError, M2PSchemaError
 from airflow_provider_m2p.task_run import TaskRun
@@ -141,8 +142,49 @@ def test_outlets_get_the_counts(connected: Engine) -> None:
     context = task_context()
     result = operator(outlets=[asset, alias]).execute(context)
     events = context["outlet_events"]
-    assert events[asset].extra == result
+    watermark = datetime.fromisoformat(events[asset].extra["watermark"])
+    assert datetime.now(UTC) - timedelta(minutes=1) < watermark < datetime.now(UTC)
+    assert events[asset].extra == {**result, "watermark": watermark.isoformat()}
     assert events[alias].asset_alias_events == []
+
+
+def test_a_load_that_changed_nothing(connected: Engine) -> None:
+    asset = Asset("m2p_products")
+
+    def load(if_unchanged: str, **ti: Any) -> tuple[M2PToSqlOperator, dict[str, Any]]:
+        loader, context = operator(outlets=[asset], if_unchanged=if_unchanged), task_context(**ti)
+        loader.execute(context)
+        return loader, context["outlet_events"][asset].extra
+
+    first, extra = load("quiet")
+    assert (first.outlets, extra["inserted"]) == ([asset], 250)
+    again, extra = load("emit")
+    assert (again.outlets, extra["unchanged"]) == ([asset], 250)
+    quiet, extra = load("quiet")
+    assert (quiet.outlets, extra) == ([], {})
+    # The try before this one may have died between its commit and Airflow's knowing of it.
+    retried, extra = load("quiet", try_number=2)
+    assert (retried.outlets, extra["unchanged"]) == ([asset], 250)
+
+    pushed: dict[str, Any] = {}
+    with pytest.raises(AirflowSkipException, match="Nothing changed"):
+        load("skip", xcom_push=lambda key, value: pushed.update({key: value}))
+    assert pushed["return_value"]["unchanged"] == 250
+
+
+def test_personal_data_stay_out_of_the_warehouse(connected: Engine) -> None:
+    operator(exclude_columns=["limits", "description"], hash_columns="productName").execute({})
+    names = [item["name"] for item in inspect(connected).get_columns("products")]
+    assert not any(name.startswith("limits") or name == "description" for name in names)
+    assert not any("Card" in str(value) for value in column(connected, "SELECT product_name FROM products"))
+
+
+def test_a_link_to_the_api_docs(sandbox: SandboxServer, connected: Engine) -> None:
+    load = operator()
+    (link,) = load.operator_extra_links
+    assert link.get_link(load, ti_key=None) == ""
+    load.execute({})
+    assert link.get_link(load, ti_key=None) == f"{sandbox.url}/api-docs"
 
 
 def test_outlets_outside_a_task_are_left_alone(connected: Engine) -> None:
