@@ -92,6 +92,10 @@ class Apply:
             path: self._evolve(child_spec(spec, path, self._dialect.name_limit), child, moment, result)
             for path, child in staged.children.items()
         }
+        # MySQL commits when it makes an index, so this is the last moment to make one.
+        for each in (merge, *children.values()):
+            if each is not None:
+                self._dialect.index_stage(each.stage, [value for _, value in each.keys])
         if merge is not None:
             if self._before_merge is not None:
                 self._before_merge(merge)
@@ -140,7 +144,6 @@ class Apply:
     def _merge(self, merge: Merge, read: Read, result: LoadResult) -> bool:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
-        self._dialect.index_stage(merge.stage, [value for _, value in merge.keys])
         result.duplicates = drop_duplicates(merge)
         if not merge.fresh and read.version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)
@@ -160,7 +163,6 @@ class Apply:
 
     def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> None:
         """Merge the elements of the rows staged whole; those of other rows stay, unless the row disappeared."""
-        self._dialect.index_stage(child.stage, [value for _, value in child.keys])
         dropped = ~sa.exists().where(child.stage.c.ord == parent.stage.c.ord)
         child.execute(sa.delete(child.stage).where(dropped))
         same_parent = sa.and_(

@@ -189,7 +189,7 @@ class Target:
         :raises M2PSchemaError: the policy forbids the changes, or the table cannot take so many columns.
         """
         taken = {column.name: column.path for column in self.columns.values()}
-        taken |= {name: () for name in self.present if name not in taken}
+        taken |= {name: () for name in (*self.present, *self.dialect.system_columns) if name not in taken}
         new = [column for column in staged.columns if column.path not in self.columns]
         adopted = {c.path: name for c in new if (name := names.join(c.path)) in self.strangers}
         given = {c.path: c.path[-1] for c in new if c.path[0] in (PARENT, POSITION)}
