@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,24 @@ def test_unknown_extras_are_named_once(
     assert "hush-hush" not in warning
 
 
+def days_ago(days: int) -> str:
+    return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
+
+
+def test_a_secret_to_be_rotated_is_in_the_log_once(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, m2p_default=m2p_connection(sandbox.url, credentials_issued_on=days_ago(95)))
+    hook = M2PHook()
+    said: list[str] = []
+    monkeypatch.setattr(hook.log, "warning", lambda text, *args: said.append(text % args))
+    hook.get_products()
+    hook.get_token()
+    (warning,) = said
+    assert "m2p_default" in warning
+    assert "(5 days ago)" in warning
+
+
 class TestTestConnection:
     """What the form's Test button says, step by step."""
 
@@ -227,6 +246,15 @@ class TestTestConnection:
         assert not ok
         assert message.startswith("Connection: ")
         assert "m2p_nowhere" in message
+
+    def test_a_secret_to_be_rotated_soon(self, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        ok, message = self.of(m2p_connection(sandbox.url, credentials_issued_on=days_ago(85)), monkeypatch)
+        assert ok, message
+        assert "250 products found" in message
+        assert "(in 5 days)" in message
+        ok, message = self.of(m2p_connection(sandbox.url, credentials_issued_on=days_ago(78)), monkeypatch)
+        assert ok, message
+        assert "rotation" not in message
 
     def test_a_cached_token_does_not_hide_a_revoked_secret(
         self, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
