@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import warnings
@@ -73,6 +74,8 @@ def main() -> None:
     python, complaint = peers.python()
     results = Results(rows=arguments.rows, runs=arguments.runs)
     warnings.simplefilter("ignore")  # the embedded PostgreSQL's own, about the runtime directory
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # whoever ends us, servers and databases go with us
     postgres = None
     with Bench(peers_python=python) as bench:
         try:

@@ -12,6 +12,8 @@ from benchmarks.cases import LATENCY_MS, SCALE_ROWS, Results
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.harness import POSTGRES_SETTINGS
 
+# Within 10% of the middle, up or down.
+_FLAT = 1.22
 _PACKAGES = ("apache-airflow", "SQLAlchemy", "psycopg", "psycopg2-binary", "msgspec", "requests", "pandas", "pyarrow")
 
 
@@ -167,10 +169,10 @@ def _imports(results: Results) -> list[str]:
         "what a DAG file imports",
         "ms beyond airflow.sdk",
         "modules",
-        "of pandas, pyarrow, SQLAlchemy, NumPy",
+        "imports of pandas, pyarrow, SQLAlchemy, NumPy",
         "airflow.sdk, ms",
     ]
-    return ["## Import time", "", *_table(headers, rows), *errors, ""]
+    return ["## Import time, best of 11", "", *_table(headers, rows), *errors, ""]
 
 
 def _targets(results: Results) -> list[str]:
@@ -213,8 +215,8 @@ def _targets(results: Results) -> list[str]:
         ),
         (f"{LATENCY_MS} ms a page: of the rate at 0 ms", _ratio(*in_8), "{:.2f}", True, 0.7),
         ("peak memory above a bare task process, MB", max(filter(None, above), default=None), "{:.0f}", False, 80),
-        ("  the same, largest / smallest", _spread(above), "{:.2f}", False, 1.1),
-        ("cost per row, largest / smallest", _spread(cost), "{:.2f}", False, 1.1),
+        ("  the same, largest / smallest", _spread(above), "{:.2f}", False, _FLAT),
+        ("cost per row, largest / smallest", _spread(cost), "{:.2f}", False, _FLAT),
         ("DataFrame: times json_normalize", times("frames", "frame-json_normalize", "frame-ours"), "{:.1f}", True, 8),
         ("import time beyond airflow.sdk, ms", imported, "{:.1f}", False, 30),
     ]
