@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from airflow_provider_m2p.client.page import PageStream
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError
 from airflow_provider_m2p.warehouse import review
-from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import WRITERS
@@ -105,10 +105,13 @@ class Loader:
 
         :param pages: closed at the end, whatever happens.
         """
+        started = time.monotonic()
         with closing(pages):
             self.check()
             with self._connected() as dialect:
-                return review.stage(dialect, self.spec, pages, self._lock_seconds)
+                plan = review.stage(dialect, self.spec, pages, self._lock_seconds)
+        plan.result.seconds = round(time.monotonic() - started, 3)
+        return plan
 
     def publish(self) -> LoadResult:
         """
@@ -126,6 +129,11 @@ class Loader:
         """Throw the staged load of this load id away, and tell whether there was one."""
         with self._connected() as dialect:
             return review.discard(dialect, self.spec)
+
+    def columns(self) -> list[StoredColumn]:
+        """Return which field of the API each column of the table holds."""
+        with self._connected() as dialect, dialect.connection.begin():
+            return Books(dialect, self.spec.schema).columns(self.spec.table)
 
     def _check_spec(self) -> None:
         spec = self.spec

@@ -86,7 +86,7 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult
     """
     books = Books(dialect, spec.schema)
     with dialect.connection.begin():
-        record = books.staged(spec.load_id)
+        record = None if books.missing() else books.staged(spec.load_id)
     if record is None:
         raise M2PLoadError(
             f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
@@ -118,7 +118,7 @@ def discard(dialect: Dialect, spec: LoadSpec) -> bool:
     """Throw a staged load away, and tell whether there was one."""
     books = Books(dialect, spec.schema)
     with dialect.connection.begin():
-        record = books.staged(spec.load_id)
+        record = None if books.missing() else books.staged(spec.load_id)
     if record is None:
         return False
     with dialect.transaction(spec.full_name, 60):
