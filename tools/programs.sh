@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install the programs that the tests use and Python packages cannot bring: a MariaDB server, and what the vendor's
-# samples are written for. Only what is missing, and only where apt-get can; elsewhere say what to install.
+# Install the programs that the tests use and Python packages cannot bring: a MariaDB server, a browser,
+# and what the vendor's samples are written for. Only what is missing, and only where apt-get can; elsewhere say what
+# to install.
 set -euo pipefail
 
 # program:Debian packages
@@ -10,6 +11,7 @@ wanted=(
     "npm:npm"
     "javac:default-jdk-headless"
     "curl:curl"
+    "chromium:chromium"
 )
 PATH="$PATH:/usr/sbin"
 packages=()
