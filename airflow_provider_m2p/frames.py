@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from airflow_provider_m2p.client.page import Page, PageStream
+    from airflow_provider_m2p.client.page import Page
 
 _MAX_DIGITS: Final = 76
 _NO_LIMIT: Final = 1 << 16
@@ -38,7 +38,15 @@ class WritablePath(Protocol):
     def open(self, mode: str) -> Any: ...
 
 
-def to_dataframe(pages: PageStream, *, max_rows: int | None = None) -> pd.DataFrame:
+class Pages(Protocol):
+    """What is needed of pages: a stream of them has it, and a generator."""
+
+    def __iter__(self) -> Iterator[Page]: ...
+
+    def close(self) -> None: ...
+
+
+def to_dataframe(pages: Pages, *, max_rows: int | None = None) -> pd.DataFrame:
     """
     Return all rows as one DataFrame.
 
@@ -73,7 +81,7 @@ def to_dataframe(pages: PageStream, *, max_rows: int | None = None) -> pd.DataFr
     return pd.DataFrame(frame, index=pd.RangeIndex(rows))
 
 
-def write_parquet(pages: PageStream, path: WritablePath) -> int:
+def write_parquet(pages: Pages, path: WritablePath) -> int:
     """
     Write all rows to one Parquet file, holding one page in memory, and return how many there were.
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from airflow_provider_m2p.exceptions import M2PResponseError
+
+if TYPE_CHECKING:
+    from airflow_provider_m2p.client.page import Page
+
+log = logging.getLogger(__name__)
 
 
 class Privacy:
@@ -37,6 +44,18 @@ class Privacy:
     def unseen(self) -> list[str]:
         """Fields that no row had: perhaps their names are misspelled."""
         return sorted(self._unseen)
+
+    def pages(self, pages: Iterable[Page]) -> Generator[Page]:
+        """Yield pages without what must not be seen; warn of fields that no row of them had."""
+        rows = 0
+        for page in pages:
+            yield replace(page, rows=self.apply(page.rows, page.number))
+            rows += len(page.rows)
+        if self.unseen and rows:
+            log.warning(
+                "No row has the fields %s of exclude_columns or hash_columns. Are they spelled as the API does?",
+                ", ".join(self.unseen),
+            )
 
     def apply(self, rows: list[msgspec.Raw], page: int) -> list[msgspec.Raw]:
         """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from airflow_provider_m2p import __version__
+from airflow_provider_m2p.lineage import Source, report_read
 from airflow_provider_m2p.task_run import TaskRun
 
 if TYPE_CHECKING:
@@ -84,18 +85,21 @@ class M2PHook(BaseHook):
         from airflow import __version__ as airflow_version
         from airflow.sdk.log import mask_secret
 
-        from airflow_provider_m2p.client import M2PClient
+        from airflow_provider_m2p.tracing import TracedClient
 
         mask_secret(settings.client_secret)
         if reminder := self.rotation_reminder():
             self.log.warning("%s", reminder)
         run = TaskRun.current()
-        return M2PClient(
+        # A task may have several clients, and no two requests the same id.
+        prefix = f"{run.request_id_prefix}-{uuid.uuid4().hex[:6]}" if run else None
+        if prefix:
+            self.log.info("Request ids at the platform begin with %s", prefix)
+        return TracedClient(
             settings,
             on_secret=mask_secret,
             user_agent=f"airflow-provider-m2p/{__version__} airflow/{airflow_version}",
-            # A task may have several clients, and no two requests the same id.
-            request_id_prefix=f"{run.request_id_prefix}-{uuid.uuid4().hex[:6]}" if run else None,
+            request_id_prefix=prefix,
             **options,
         )
 
@@ -136,6 +140,7 @@ class M2PHook(BaseHook):
         :param path: path of the list; the connection's products by default.
         :param params: more query parameters, sent with every page.
         """
+        report_read(self, Source.of(self.settings, path))
         with closing(self._client.pages(path, params)) as pages:
             for page in pages:
                 yield page.records()
@@ -148,6 +153,7 @@ class M2PHook(BaseHook):
         """Return all products of the tenant as a DataFrame; ``limits.daily`` becomes ``limits__daily``."""
         from airflow_provider_m2p.frames import to_dataframe
 
+        report_read(self, Source.of(self.settings, None))
         with closing(self._client.pages()) as pages:
             return to_dataframe(pages)
 

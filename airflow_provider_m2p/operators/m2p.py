@@ -1,24 +1,33 @@
-"""Take the product catalogue out of the M2P Prepaid Platform."""
+"""Take the product catalogue out of the M2P Prepaid Platform; publish loads that wait for consent."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.hooks.m2p import M2PHook
+from airflow_provider_m2p.lineage import Source, load_lineage, report_read, report_write
 from airflow_provider_m2p.links.m2p import M2PApiDocsLink
+from airflow_provider_m2p.load_task import log_counts, names_of, report_to_outlets, warehouse_engine, warehouse_hook
 from airflow_provider_m2p.retries import no_hopeless_retries
+from airflow_provider_m2p.warehouse.spec import LoadSpec
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     import pandas as pd
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
+    from sqlalchemy import Engine
 
     from airflow_provider_m2p.client.page import Page, PageStream
+    from airflow_provider_m2p.columns.privacy import Privacy
+    from airflow_provider_m2p.warehouse.loader import Loader
+    from airflow_provider_m2p.warehouse.spec import LoadResult
 
 
 class M2PExtractProductsOperator(BaseOperator):
@@ -35,9 +44,17 @@ class M2PExtractProductsOperator(BaseOperator):
     :param endpoint: path of another list; the connection's products by default. (templated)
     :param max_rows: the most rows a DataFrame may have; a longer list is an error. Parquet has no limit.
     :param max_pages: stop after so many pages.
+    :param exclude_columns: the API's names of fields to leave out, with dots for nested ones. (templated)
+    :param hash_columns: the API's names of fields of which only a hash is kept. (templated)
     """
 
-    template_fields: Sequence[str] = ("m2p_conn_id", "output_path", "endpoint")
+    template_fields: Sequence[str] = (
+        "m2p_conn_id",
+        "output_path",
+        "endpoint",
+        "exclude_columns",
+        "hash_columns",
+    )
     operator_extra_links = (M2PApiDocsLink(),)
     ui_color = "#e8f1fb"
 
@@ -49,6 +66,8 @@ class M2PExtractProductsOperator(BaseOperator):
         endpoint: str | None = None,
         max_rows: int = 10_000,
         max_pages: int | None = None,
+        exclude_columns: Sequence[str] = (),
+        hash_columns: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -57,10 +76,14 @@ class M2PExtractProductsOperator(BaseOperator):
         self.endpoint = endpoint
         self.max_rows = max_rows
         self.max_pages = max_pages
+        self.exclude_columns = exclude_columns
+        self.hash_columns = hash_columns
         self.api_docs_url = ""
 
     def execute(self, context: Context) -> pd.DataFrame | str:
         """Read the list and return the DataFrame, or the path of the Parquet file."""
+        from airflow_provider_m2p.columns.privacy import Privacy
+
         hook = M2PHook(self.m2p_conn_id)
         with no_hopeless_retries(context):
             self.api_docs_url = hook.api_docs_url
@@ -68,23 +91,25 @@ class M2PExtractProductsOperator(BaseOperator):
                 hook.get_conn() as client,
                 closing(client.pages(self.endpoint, max_pages=self.max_pages)) as pages,
             ):
+                report_read(hook, Source.of(hook.settings, self.endpoint))
+                privacy = Privacy(names_of(self.exclude_columns), names_of(self.hash_columns), hook.settings.tenant_id)
                 if self.output_path:
-                    return self._write_parquet(pages, self.output_path)
-                return self._to_dataframe(pages)
+                    return self._write_parquet(pages, privacy, self.output_path)
+                return self._to_dataframe(pages, privacy)
 
-    def _write_parquet(self, pages: PageStream, output_path: str) -> str:
+    def _write_parquet(self, pages: PageStream, privacy: Privacy, output_path: str) -> str:
         from airflow.sdk import ObjectStoragePath
 
         from airflow_provider_m2p.frames import write_parquet
 
-        rows = write_parquet(pages, ObjectStoragePath(output_path))
+        rows = write_parquet(privacy.pages(pages), ObjectStoragePath(output_path))
         self.log.info("Wrote %s rows from %s pages to %s", rows, pages.pages, output_path)
         return output_path
 
-    def _to_dataframe(self, pages: PageStream) -> pd.DataFrame:
+    def _to_dataframe(self, pages: PageStream, privacy: Privacy) -> pd.DataFrame:
         from airflow_provider_m2p.frames import to_dataframe
 
-        frame = to_dataframe(cast("PageStream", self._within_limit(pages)))
+        frame = to_dataframe(privacy.pages(self._within_limit(pages)))
         self.log.info("Read %s rows from %s pages into %s columns", len(frame), pages.pages, len(frame.columns))
         return frame
 
@@ -101,3 +126,83 @@ class M2PExtractProductsOperator(BaseOperator):
                     "table with M2PToSqlOperator."
                 )
             yield page
+
+
+class M2PPublishLoadOperator(BaseOperator):
+    """
+    Publishes a load that ``M2PToSqlOperator(publish=False)`` staged, or discards it.
+
+    What is published is exactly what the plan says, in one transaction. If the table was loaded or changed
+    since, nothing is written and the task fails: stage again, and review the new plan. Returns the counts of the
+    load and adds them to the asset events of its outlets; for ``discard``, the load id and whether there was one.
+
+    :param sql_conn_id: id of the connection that the load was staged with. (templated)
+    :param load_id: the plan's ``load_id``, such as ``{{ ti.xcom_pull('stage')['load_id'] }}``. (templated)
+    :param schema: the schema that the load was staged for. (templated)
+    :param action: ``publish``, or ``discard``. (templated)
+    """
+
+    template_fields: Sequence[str] = ("sql_conn_id", "load_id", "schema", "action")
+    ui_color = "#e8f1fb"
+
+    def __init__(
+        self,
+        *,
+        sql_conn_id: str,
+        load_id: str,
+        schema: str | None = None,
+        action: Literal["publish", "discard"] = "publish",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql_conn_id = sql_conn_id
+        self.load_id = load_id
+        self.schema = schema
+        self.action = action
+        self._published: LoadResult | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Publish the load and return its counts, or discard it and say whether there was one."""
+        with no_hopeless_retries(context):
+            if not self.load_id or self.load_id == "None":
+                raise M2PConfigError(
+                    "load_id is empty. Take it from the plan that the staging task returned, such as "
+                    "\"{{ ti.xcom_pull('stage')['load_id'] }}\"; did that task run?"
+                )
+            if self.action == "discard":
+                return self._discard()
+            if self.action != "publish":
+                raise M2PConfigError(f"action={self.action!r} is neither publish nor discard.")
+            self._published = result = self._publish()
+        summary = result.as_dict()
+        report_to_outlets(context, self.outlets, {**summary, "watermark": datetime.now(UTC).isoformat()})
+        return summary
+
+    def _publish(self) -> LoadResult:
+        warehouse = warehouse_hook(self.sql_conn_id)
+        with warehouse_engine(warehouse) as engine:
+            result = self._loader(engine).publish()
+            report_write(warehouse, engine.url, self.schema, result.table)
+        log_counts(self.log, f"Published load {self.load_id} into {result.table}:", result)
+        return result
+
+    def _discard(self) -> dict[str, Any]:
+        with warehouse_engine(warehouse_hook(self.sql_conn_id)) as engine:
+            discarded = self._loader(engine).discard()
+        self.log.info("Load %s %s", self.load_id, "discarded" if discarded else "does not wait: nothing to discard")
+        return {"load_id": self.load_id, "discarded": discarded}
+
+    def _loader(self, engine: Engine) -> Loader:
+        from airflow_provider_m2p.warehouse.loader import Loader
+
+        # Table and tenant stand in the books, with all else that was staged.
+        spec = LoadSpec(table="_m2p_staged", schema=self.schema, tenant_id="-", load_id=self.load_id)
+        return Loader(engine, spec)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Return what was written, where OpenLineage is installed. Airflow calls it by its name."""
+        if self._published is None:
+            return None
+        warehouse = warehouse_hook(self.sql_conn_id)
+        with warehouse_engine(warehouse) as engine:
+            return load_lineage(None, warehouse, engine, self.schema, self._published.table, self._published)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.sdk import Asset, BaseHook, BaseOperator
+from airflow.sdk import BaseOperator
 
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.hooks.m2p import M2PHook
+from airflow_provider_m2p.lineage import STAGED, Source, load_lineage, report_read, report_write
 from airflow_provider_m2p.links.m2p import M2PApiDocsLink
+from airflow_provider_m2p.load_task import log_counts, names_of, report_to_outlets, warehouse_engine, warehouse_hook
 from airflow_provider_m2p.retries import no_hopeless_retries
 from airflow_provider_m2p.task_run import TaskRun, random_load_id
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
-    from sqlalchemy import Engine
 
+    from airflow_provider_m2p.warehouse.review import LoadPlan
     from airflow_provider_m2p.warehouse.spec import LoadResult, SchemaPolicy, WriteMode
 
 IfUnchanged = Literal["emit", "quiet", "skip"]
@@ -47,12 +50,15 @@ class M2PToSqlOperator(BaseOperator):
     :param max_depth: levels of nested objects to flatten; deeper ones become JSON columns.
     :param child_tables: put arrays into child tables ``<table>__<field>`` instead of JSON columns.
     :param exclude_columns: the API's names of fields to leave out, with dots for nested ones, such as
-        ``customer.mobile``. Personal data belong here or in ``hash_columns``.
-    :param hash_columns: the API's names of fields of which only a hash is kept.
+        ``customer.mobile``. Personal data belong here or in ``hash_columns``. (templated)
+    :param hash_columns: the API's names of fields of which only a hash is kept. (templated)
     :param max_pages: stop after so many pages; such a load deletes nothing.
     :param if_unchanged: what to do if a load changed no row and no column: ``emit`` the asset events of the
         outlets all the same, be ``quiet`` (succeed without them), or ``skip`` (end as skipped, so that
         downstream tasks are skipped, too).
+    :param publish: if false, leave the table as it is: stage the rows, and return the plan of what publishing them
+        will do, the counts with ``changed_columns``.
+        :class:`~airflow_provider_m2p.operators.m2p.M2PPublishLoadOperator` publishes or discards it.
     """
 
     template_fields: Sequence[str] = (
@@ -62,6 +68,8 @@ class M2PToSqlOperator(BaseOperator):
         "schema",
         "endpoint",
         "key_columns",
+        "exclude_columns",
+        "hash_columns",
     )
     operator_extra_links = (M2PApiDocsLink(),)
     ui_color = "#e8f1fb"
@@ -84,6 +92,7 @@ class M2PToSqlOperator(BaseOperator):
         hash_columns: Sequence[str] = (),
         max_pages: int | None = None,
         if_unchanged: IfUnchanged = "emit",
+        publish: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -102,30 +111,40 @@ class M2PToSqlOperator(BaseOperator):
         self.hash_columns = hash_columns
         self.max_pages = max_pages
         self.if_unchanged = if_unchanged
+        self.publish = publish
         self.api_docs_url = ""
+        self._loaded: tuple[LoadSpec, LoadResult] | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Load the list and return the load's counts."""
         started = datetime.now(UTC)
         run = TaskRun.of(context)
         with no_hopeless_retries(context):
-            result = self._load(run)
-        summary = result.as_dict()
-        changed = result.inserted or result.updated or result.deleted or result.schema_changes
+            if self.outlets and not self.publish:
+                raise M2PConfigError(
+                    "With publish=False no table changes yet. Give the outlets to the M2PPublishLoadOperator."
+                )
+            outcome = self._load(run)
+        summary = outcome.as_dict()
+        if not self.publish:
+            return summary
+        changed = any(summary[count] for count in ("inserted", "updated", "deleted", "schema_changes"))
         # A retry finds nothing to do where the try before it died after its commit: somebody has to be told.
         retried = run is not None and run.try_number > 1
         if changed or retried or self.if_unchanged == "emit":
-            self._report_to_outlets(context, {**summary, "watermark": started.isoformat()})
+            report_to_outlets(context, self.outlets, {**summary, "watermark": started.isoformat()})
         else:
             self._keep_quiet(context, summary)
         return summary
 
-    def _load(self, run: TaskRun | None) -> LoadResult:
+    def _load(self, run: TaskRun | None) -> LoadResult | LoadPlan:
+        from airflow_provider_m2p.tracing import tracer
         from airflow_provider_m2p.warehouse import Loader
 
         hook = M2PHook(self.m2p_conn_id)
         self.api_docs_url = hook.api_docs_url
         spec = self._spec(hook.settings.tenant_id, run)
+        warehouse = warehouse_hook(self.sql_conn_id)
         self.log.info(
             "Loading %s%s, tenant %s, into %s (%s), load %s",
             hook.settings.base_url,
@@ -136,25 +155,42 @@ class M2PToSqlOperator(BaseOperator):
             spec.load_id,
         )
         with (
-            warehouse_engine(self.sql_conn_id) as engine,
+            tracer().start_as_current_span("m2p load") as span,
+            warehouse_engine(warehouse) as engine,
             hook.get_conn() as client,
             closing(client.pages(self.endpoint, max_pages=self.max_pages)) as pages,
         ):
-            result: LoadResult = Loader(engine, spec).run(pages)
-        self.log.info(
-            "Loaded %s rows from %s pages in %.1f s: %s inserted, %s updated, %s unchanged, %s deleted, "
-            "%s duplicates, %s schema changes",
-            result.rows_read,
-            result.pages,
-            result.seconds,
-            result.inserted,
-            result.updated,
-            result.unchanged,
-            result.deleted,
-            result.duplicates,
-            len(result.schema_changes),
-        )
-        return result
+            loader = Loader(engine, spec)
+            plan: LoadPlan | None = None if self.publish else loader.stage(pages)
+            result: LoadResult = plan.result if plan else loader.run(pages)
+            report_read(hook, Source.of(hook.settings, self.endpoint))
+            report_write(warehouse, engine.url, spec.schema, STAGED if plan else spec.table)
+            span.set_attributes(
+                {f"m2p.{key}": value for key, value in result.as_dict().items() if not isinstance(value, list)}
+            )
+        self._loaded = spec, result
+        log_counts(self.log, "Staged, to be published:" if plan else "Loaded", result)
+        return plan or result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Return what was read and written, where OpenLineage is installed. Airflow calls it by its name."""
+        from airflow_provider_m2p.warehouse import Loader
+
+        if self._loaded is None:
+            return None
+        spec, result = self._loaded
+        warehouse = warehouse_hook(self.sql_conn_id)
+        with warehouse_engine(warehouse) as engine:
+            return load_lineage(
+                Source.of(M2PHook(self.m2p_conn_id).settings, self.endpoint),
+                warehouse,
+                engine,
+                spec.schema,
+                spec.table if self.publish else STAGED,
+                result,
+                columns=Loader(engine, spec).columns() if self.publish else (),
+                hashed=spec.hash_columns,
+            )
 
     def _spec(self, tenant_id: str, run: TaskRun | None) -> LoadSpec:
         origin: dict[str, Any] = {}
@@ -171,26 +207,16 @@ class M2PToSqlOperator(BaseOperator):
             schema=self.schema,
             tenant_id=tenant_id,
             load_id=run.load_id if run else random_load_id(),
-            key_columns=_names(self.key_columns),
+            key_columns=names_of(self.key_columns),
             write_mode=self.write_mode,
             schema_policy=self.schema_policy,
             max_delete_ratio=self.max_delete_ratio,
             max_depth=self.max_depth,
             child_tables=self.child_tables,
-            exclude_columns=_names(self.exclude_columns),
-            hash_columns=_names(self.hash_columns),
+            exclude_columns=names_of(self.exclude_columns),
+            hash_columns=names_of(self.hash_columns),
             **origin,
         )
-
-    def _report_to_outlets(self, context: Context, extra: dict[str, Any]) -> None:
-        from airflow.sdk.definitions.asset import AssetRef
-
-        events = context.get("outlet_events")
-        if events is None:
-            return
-        for outlet in self.outlets:
-            if isinstance(outlet, (Asset, AssetRef)):
-                events[outlet].extra.update(extra)
 
     def _keep_quiet(self, context: Context, summary: dict[str, Any]) -> None:
         from airflow.sdk.exceptions import AirflowSkipException
@@ -201,35 +227,3 @@ class M2PToSqlOperator(BaseOperator):
             raise AirflowSkipException("Nothing changed since the last load.")
         self.log.info("Nothing changed since the last load: no asset events.")
         self.outlets = []  # Airflow executes a copy of the task, made for this run
-
-
-@contextmanager
-def warehouse_engine(sql_conn_id: str) -> Iterator[Engine]:
-    """
-    Yield the engine of a connection to a SQL database, and close its connections afterwards.
-
-    :param sql_conn_id: id of a connection whose hook is a ``DbApiHook``.
-    """
-    from airflow.providers.common.sql.hooks.sql import DbApiHook
-    from airflow.sdk.exceptions import AirflowException
-
-    connection = BaseHook.get_connection(sql_conn_id)
-    try:
-        hook = connection.get_hook()  # type: ignore[no-untyped-call]
-    except AirflowException:  # Airflow's answer for a type that no installed provider knows
-        hook = None
-    if not isinstance(hook, DbApiHook):
-        raise M2PConfigError(
-            f"Connection {sql_conn_id!r} (sql_conn_id) is of type {connection.conn_type!r}, not a SQL database. "
-            "Check the type, and that the provider package of the database is installed."
-        )
-    engine = hook.get_sqlalchemy_engine()
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-
-
-def _names(names: Sequence[str]) -> tuple[str, ...]:
-    """One name is often written as plain text."""
-    return (names,) if isinstance(names, str) else tuple(names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -80,8 +79,8 @@ class Load:
         stage = self._stage
         begun = said = time.monotonic()
         privacy = Privacy(self._spec.exclude_columns, self._spec.hash_columns, self._spec.tenant_id)
-        for page in pages:
-            stage.add(replace(page, rows=privacy.apply(page.rows, page.number)))
+        for page in privacy.pages(pages):
+            stage.add(page)
             now = time.monotonic()
             if now - said >= _PROGRESS_SECONDS:
                 said = now
@@ -89,11 +88,6 @@ class Load:
                 of = f" of {page.total_pages}" if page.total_pages else ""
                 left = f", about {(page.total_rows - stage.rows) / rate:.0f} s left" if page.total_rows else ""
                 log.info("Read %s rows, page %s%s, %.0f rows/s%s", stage.rows, page.number + 1, of, rate, left)
-        if privacy.unseen and stage.rows:
-            log.warning(
-                "No row has the fields %s of exclude_columns or hash_columns. Are they spelled as the API does?",
-                ", ".join(privacy.unseen),
-            )
         for column in stage.shape.columns if self._spec.child_tables else ():
             if column.tokens & Tokens.ARRAY:
                 stage.child(column.path)  # it may have nothing but elements that are gone

@@ -61,6 +61,8 @@ def test_constructing_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         "schema": "{{ d }}",
         "endpoint": "{{ e }}",
         "key_columns": ["{{ f }}"],
+        "exclude_columns": ["{{ g }}"],
+        "hash_columns": ["{{ h }}"],
     }
     load = M2PToSqlOperator(task_id="load", **arguments)  # type: ignore[arg-type]
     assert load.template_fields == tuple(arguments)

@@ -1,0 +1,101 @@
+"""What the tasks that load have in common: the warehouse's connection, the log of the counts, the outlets' events."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, BaseHook
+
+from airflow_provider_m2p.exceptions import M2PConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from sqlalchemy import Engine
+
+    from airflow_provider_m2p.warehouse.spec import LoadResult
+
+
+def warehouse_hook(sql_conn_id: str) -> DbApiHook:
+    """
+    Return the hook of a connection to a SQL database.
+
+    :param sql_conn_id: id of a connection whose hook is a ``DbApiHook``.
+    """
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.sdk.exceptions import AirflowException
+
+    connection = BaseHook.get_connection(sql_conn_id)
+    try:
+        hook = connection.get_hook()  # type: ignore[no-untyped-call]
+    except AirflowException:  # Airflow's answer for a type that no installed provider knows
+        hook = None
+    if not isinstance(hook, DbApiHook):
+        raise M2PConfigError(
+            f"Connection {sql_conn_id!r} (sql_conn_id) is of type {connection.conn_type!r}, not a SQL database. "
+            "Check the type, and that the provider package of the database is installed."
+        )
+    return hook
+
+
+@contextmanager
+def warehouse_engine(hook: DbApiHook) -> Iterator[Engine]:
+    """
+    Yield the engine of a SQL database, and close its connections afterwards.
+
+    :param hook: the database's hook.
+    """
+    engine = hook.get_sqlalchemy_engine()
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def log_counts(log: Any, did: str, result: LoadResult) -> None:
+    """
+    Log what a load did, on one line.
+
+    :param log: the task's log.
+    :param did: what was done, as the first word.
+    :param result: the counts.
+    """
+    log.info(
+        "%s %s rows from %s pages in %.1f s: %s inserted, %s updated, %s unchanged, %s deleted, %s duplicates, "
+        "%s schema changes",
+        did,
+        result.rows_read,
+        result.pages,
+        result.seconds,
+        result.inserted,
+        result.updated,
+        result.unchanged,
+        result.deleted,
+        result.duplicates,
+        len(result.schema_changes),
+    )
+
+
+def report_to_outlets(context: Mapping[str, Any], outlets: Iterable[Any], extra: dict[str, Any]) -> None:
+    """
+    Add to the events that a task's outlets will get.
+
+    :param context: the execution context.
+    :param outlets: the task's outlets.
+    :param extra: what to add.
+    """
+    from airflow.sdk.definitions.asset import AssetRef
+
+    events = context.get("outlet_events")
+    if events is None:
+        return
+    for outlet in outlets:
+        if isinstance(outlet, (Asset, AssetRef)):
+            events[outlet].extra.update(extra)
+
+
+def names_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple; one is often written as plain text."""
+    return (names,) if isinstance(names, str) else tuple(names)
