@@ -41,8 +41,8 @@ class Dialect:
     indexes_expressions: ClassVar[bool] = False
     #: Whether a new table gets its key once its first rows are in, by :meth:`add_key`.
     adds_key_last: ClassVar[bool] = False
-    #: Names that no column can have, because every table has a column of that name already.
-    system_columns: ClassVar[frozenset[str]] = frozenset()
+    #: Names that no column can have, because in some database every table has a column of that name already.
+    system_columns: ClassVar[Sequence[str]] = ("ctid", "cmin", "cmax", "rowid", "tableoid", "xmin", "xmax")
     #: The most columns a table may have.
     max_columns: ClassVar[int] = 1000
     #: The most parameters of one statement.

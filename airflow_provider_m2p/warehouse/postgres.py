@@ -26,7 +26,6 @@ class Postgres(Dialect):
     transactional_ddl: ClassVar[bool] = True
     # An index over rows that are there takes half the time of one that grows with them.
     adds_key_last: ClassVar[bool] = True
-    system_columns: ClassVar[frozenset[str]] = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
     max_columns: ClassVar[int] = 1600
 
     @property
