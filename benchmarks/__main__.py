@@ -27,12 +27,16 @@ _PEERS = ("dlt", "apache-airflow-providers-http", "apache-airflow-providers-comm
 Case = Callable[[Bench, Results], None]
 
 
-def _loads(database: str, chosen: list[str]) -> Case:
-    names = [
+def _names(database: str) -> list[str]:
+    return [
         name
         for name, contestant in CONTESTANTS.items()
-        if contestant.database == database and not name.startswith("task-") and (not chosen or name in chosen)
+        if contestant.database == database and not name.startswith("task-")
     ]
+
+
+def _loads(database: str, chosen: list[str]) -> Case:
+    names = [name for name in _names(database) if not chosen or name in chosen]
     return partial(cases.loads, case=database, names=names)
 
 
@@ -53,7 +57,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000, help="products (default: 100000)")
     parser.add_argument("--only", action="append", choices=names, help="a case to run; may be repeated (default: all)")
     parser.add_argument(
-        "--contestant", action="append", default=[], choices=list(CONTESTANTS),
+        "--contestant", action="append", default=[], choices=_names("postgres") + _names("sqlite"),
         help="who takes part in the cases postgres and sqlite; may be repeated (default: all)",
     )  # fmt: skip
     parser.add_argument(
