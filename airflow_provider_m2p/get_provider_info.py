@@ -21,7 +21,7 @@ def _field(label: str, type_: str, description: str, **schema: Any) -> dict[str,
 CONN_FIELDS: dict[str, dict[str, Any]] = {
     "tenant_id": {
         "label": "Tenant ID",
-        "description": "Required. Sent as X-TENANT-ID; case-sensitive, for example ACME_CORP.",
+        "description": "Assigned by M2P, sent as X-TENANT-ID. Upper and lower case matter, as in ACME_CORP.",
         "schema": {"type": "string", "minLength": 1},
     },
     "products_path": _field(
@@ -124,7 +124,7 @@ def get_provider_info() -> dict[str, Any]:
                     "relabeling": {"host": "Base URL", "login": "Client ID", "password": "Client secret"},
                     "placeholders": {
                         "host": "https://sandbox-api.m2pprepaid.com",
-                        "port": "only if the base URL has none",
+                        "port": "443; Airflow 3.3.1 and 3.3.2 cannot test without",
                         "login": "client id issued by M2P",
                     },
                 },
