@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import airflow
 import pytest
+from packaging.version import Version
 
 from tests.connections import connect, m2p_connection, sql_connection
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
 
+AIRFLOW_3_3 = Version(airflow.__version__) >= Version("3.3.0")
 DAGS = Path(__file__).parents[2] / "dags"
 
 RunDag: TypeAlias = "Callable[[str], DagRun]"

@@ -5,16 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import airflow
 import pandas as pd
 import pytest
-from packaging.version import Version
 from psycopg.types.json import set_json_loads
 from sqlalchemy import inspect, text
 
 from airflow_provider_m2p.exceptions import M2PAuthError
 from tests.connections import connect, m2p_connection
-from tests.system.conftest import DAGS, RunDag, xcom
+from tests.system.conftest import AIRFLOW_3_3, DAGS, RunDag, xcom
 from tools.verify import Table, compare, exact_json
 
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
-
-AIRFLOW_3_3 = Version(airflow.__version__) >= Version("3.3.0")
 
 
 def read(engine: Engine, table: str, where: str = "1 = 1") -> Table:

@@ -171,9 +171,7 @@ def days_ago(days: int) -> str:
     return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
 
 
-def test_a_secret_to_be_rotated_is_in_the_log_once(
-    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_secret_to_be_rotated_is_in_the_log_once(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     connect(monkeypatch, m2p_default=m2p_connection(sandbox.url, credentials_issued_on=days_ago(95)))
     hook = M2PHook()
     said: list[str] = []
