@@ -72,7 +72,8 @@ class Compiled:
         self._keys: list[str] = []
         self.respells = False
         self._temporal: list[tuple[str, Kind]] = []
-        self._decode = msgspec.json.Decoder(self._struct(shape.root, "v", sure=True), float_hook=Num).decode
+        row = self._struct(shape.root, "v", sure=True)
+        self._decode = msgspec.json.Decoder(list[row], float_hook=Num).decode  # type: ignore[valid-type]
         cells = [self._cell[id(column)] for column in shape.columns]
         self.lines: Callable[[list[Any]], list[str]] = self._writer([c.line(escaped=False) for c in cells], "Join")
         escaped = [c.line(escaped=True) for c in cells]
@@ -86,7 +87,8 @@ class Compiled:
 
         :raises Misfit: a row does not fit; so do msgspec's errors.
         """
-        objects = list(map(self._decode, rows))
+        # One call for all rows takes less time than one for each, in spite of the copy.
+        objects: list[Any] = self._decode(b"[%s]" % b",".join(rows))
         if self._check is not None:
             self._check(objects)
         return objects

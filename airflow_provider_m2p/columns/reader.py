@@ -23,6 +23,7 @@ from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError
 
 _LAST_NULL: Final = f"\t{NULL}"
+_SAMPLE: Final = 50
 _CANONICAL_CACHE: Final = 4096
 _MISFITS: Final = (Misfit, msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -40,6 +41,11 @@ def row_hash(line: str) -> str:
     return sha256(line[:end].encode()).hexdigest()[:32]
 
 
+def row_hashes(lines: list[str]) -> list[str]:
+    """Return :func:`row_hash` of each line; most lines end in a value."""
+    return [row_hash(line) if line.endswith(_LAST_NULL) else sha256(line.encode()).hexdigest()[:32] for line in lines]
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """
@@ -51,6 +57,13 @@ class Rows:
 
     lines: list[str]
     cells: list[Cells]
+
+    def at(self, places: list[int]) -> Rows:
+        """Return some of the rows."""
+        lines, cells = self.lines, self.cells
+        return Rows(
+            [lines[place] for place in places] if lines else [], [cells[place] for place in places] if cells else []
+        )
 
 
 class RowReader:
@@ -79,6 +92,10 @@ class RowReader:
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: rows without their key.
         """
+        if self._code is None and len(rows) > _SAMPLE:
+            # A few rows of the first page are likely to show what all rows look like.
+            self.shape.observe(rows[:_SAMPLE], page)
+            self._code = Compiled(self.shape, self._values.json, self._values.text)
         if self._code is not None:
             try:
                 return self._run(self._code, rows, lines, cells, has_escapes)

@@ -115,19 +115,28 @@ class Books:
 
     def write_columns(self, table: str, columns: list[StoredColumn], load_id: str, moment: datetime) -> None:
         """Note what became of columns."""
+        if not columns:
+            return
+        rows = [
+            {
+                "table_name": table,
+                "column_name": column.name,
+                "path": json.dumps(column.path),
+                "kind": column.kind.value,
+                "position": column.position,
+                "load_id": load_id,
+                "changed_at": moment,
+            }
+            for column in columns
+        ]
         c = self._columns.c
-        for column in columns:
-            key = {"table_name": table, "column_name": column.name}
-            path = json.dumps(column.path)
+        same = sa.or_(c.column_name == sa.bindparam("of_name"), c.path == sa.bindparam("of_path"))
+        if self._connection.execute(sa.select(sa.exists().where(c.table_name == table))).scalar():
             self._connection.execute(
-                sa.delete(self._columns).where(
-                    c.table_name == table, sa.or_(c.column_name == column.name, c.path == path)
-                )
+                sa.delete(self._columns).where(c.table_name == table, same),
+                [{"of_name": row["column_name"], "of_path": row["path"]} for row in rows],
             )
-            values = {"path": path, "kind": column.kind.value, "position": column.position}
-            self._connection.execute(
-                sa.insert(self._columns).values(**key, **values, load_id=load_id, changed_at=moment)
-            )
+        self._connection.execute(sa.insert(self._columns), rows)
 
     def version(self, table: str, tenant_id: str) -> int:
         """Return how many loads of a tenant's table are in the books."""

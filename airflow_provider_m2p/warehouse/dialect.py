@@ -7,7 +7,7 @@ A subclass may know a faster way to write rows, exact types, or a lock that othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
@@ -123,11 +123,15 @@ class Dialect:
         """Run a statement that is complete as it stands."""
         self.connection.execute(sa.text(statement.replace(":", r"\:")))
 
-    def add_column(self, table: sa.Table, column: sa.Column[Any]) -> None:
-        """Add a nullable column."""
+    def add_columns(self, table: sa.Table, columns: list[sa.Column[Any]]) -> None:
+        """Add nullable columns."""
+        for column in columns:
+            self.execute(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {self.specification(column)}")
+
+    def specification(self, column: sa.Column[Any]) -> str:
+        """Return a column's name and type as DDL has it."""
         compiler = self.connection.dialect.ddl_compiler(self.connection.dialect, None)  # type: ignore[arg-type]
-        specification = compiler.get_column_specification(column)
-        self.execute(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {specification}")
+        return compiler.get_column_specification(column)
 
     def add_key(self, table: sa.Table, columns: list[str]) -> None:
         """Give a new table its primary key; only for dialects that add it last."""
@@ -146,7 +150,7 @@ class Dialect:
             )
         stored: sa.ColumnElement[Any] = sa.column(name)
         wider = sa.Column(f"{name[:40]}__wider", self.column_type(target))
-        self.add_column(table, wider)
+        self.add_columns(table, [wider])
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
         self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
         prefix = f"ALTER TABLE {self.qualified(table)}"
@@ -160,6 +164,13 @@ class Dialect:
             self.connection.execute(sa.update(stage).where(column.is_not(None)).values({column: plain}))
 
     # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def later(self, write: Callable[[], None]) -> None:
+        """Run ``write``, perhaps while the caller goes on; whoever needs the connection settles first."""
+        write()
+
+    def settle(self) -> None:
+        """Wait until what was to be written later is written, and raise what went wrong with it."""
 
     def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
         """Write rows of texts into the stage."""

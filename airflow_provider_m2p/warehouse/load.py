@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -95,6 +96,8 @@ class Load:
 
     def discard(self) -> None:
         """Drop the stage, if the connection is still there to do it."""
+        with contextlib.suppress(Exception):
+            self._dialect.settle()  # what went wrong with it is known by now
         if not self._connection.invalidated:
             if self._connection.in_transaction():
                 self._connection.rollback()

@@ -111,7 +111,7 @@ class MySQL(Dialect):
         present = {column["name"] for column in sa.inspect(self.connection).get_columns(table.name, table.schema)}
         if wider.name in present:  # a load that died here left it
             self.execute(f"{prefix} DROP COLUMN {self.quote(wider.name)}")
-        self.add_column(table, wider)
+        self.add_columns(table, [wider])
         stored: sa.ColumnElement[Any] = sa.column(name)
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, new_type)
         self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))

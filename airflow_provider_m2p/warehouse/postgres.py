@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -57,6 +58,11 @@ class Postgres(Dialect):
             return staged
         return sa.cast(staged, self.column_type(target))
 
+    def add_columns(self, table: sa.Table, columns: list[sa.Column[Any]]) -> None:
+        if columns:
+            additions = ", ".join(f"ADD COLUMN {self.specification(column)}" for column in columns)
+            self.execute(f"ALTER TABLE {self.qualified(table)} {additions}")
+
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
         value = self.stored_text(sa.column(name), source) if target is Kind.TEXT else sa.column(name)
         using = value.compile(dialect=self.connection.dialect, compile_kwargs={"literal_binds": True})
@@ -75,6 +81,24 @@ class Postgres(Dialect):
         old, new = self.stage_type(source), self.stage_type(target)
         if type(old) is not type(new):
             self.widen_column(stage, column.name, source, target, key=False)
+
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__(connection)
+        self._writer = ThreadPoolExecutor(1, "m2p-copy")
+        self._written: Future[None] | None = None
+
+    def close(self) -> None:
+        self._writer.shutdown()
+
+    def later(self, write: Callable[[], None]) -> None:
+        # The server parses one batch of rows while the next is made.
+        self.settle()
+        self._written = self._writer.submit(write)
+
+    def settle(self) -> None:
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
 
     def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[str]) -> None:
         names = ", ".join(self.quote(column.name) for column in columns)

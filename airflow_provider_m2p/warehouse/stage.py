@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from airflow_provider_m2p.columns.elements import element_rows, parent_json
 from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import join, show
-from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hash
+from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Stage:
     def staged(self) -> Staged:
         """Write what waits, and return what the stage holds."""
         self.flush()
+        self._dialect.settle()
         children = {path: child.staged() for path, child in self.children.items()}
         return Staged(
             self.table, self.shape.columns, self._kinds, self.shape.key, self.shape.ignored, self.rows, children
@@ -128,25 +129,39 @@ class Stage:
         :raises M2PSchemaError: a row lacks its key, or holds what the database cannot.
         """
         raws = page.rows
-        hashes = [_raw_hash(raw) for raw in raws]
+        hashes = _raw_hashes(raws)
         keys, known = self._look_up(raws)
-        fresh = [n for n in range(len(raws)) if not known or known.get(keys[n], ("",))[0] != hashes[n]]
-        whole = raws if len(fresh) == len(raws) else [raws[n] for n in fresh]
-        rows = self._read(whole, page.number, page.has_escapes)
-        for place, n in enumerate(fresh):
-            canonical = row_hash(rows.lines[place])
-            if known and known.get(keys[n], ("", ""))[1] == canonical:
-                self._same.append((self.rows + n, canonical, keys[n]))
-            else:
-                self._put(self.rows + n, canonical, hashes[n], rows, place)
-                if self._child_stage is not None:
-                    self._put_elements(self.rows + n, rows.cells[place], page)
-        if len(fresh) < len(raws):
-            unread = set(range(len(raws))).difference(fresh)
-            self._same += [(self.rows + n, known[keys[n]][1], keys[n]) for n in sorted(unread)]
+        if known:
+            self._add_changed(page, hashes, keys, known)
+        else:
+            rows = self._read(raws, page.number, page.has_escapes)
+            self._put(range(self.rows, self.rows + len(raws)), row_hashes(rows.lines), hashes, rows, page)
         self.rows += len(raws)
         if len(self._lines) + len(self._cells) + len(self._same) >= _FLUSH_ROWS:
             self.flush()
+
+    def _add_changed(self, page: Page, hashes: list[str], keys: list[Key], known: dict[Key, tuple[str, str]]) -> None:
+        """Take in the rows whose hashes are not known, and note that the others were seen."""
+        nothing = ("", "")
+        fresh = [n for n, key in enumerate(keys) if known.get(key, nothing)[0] != hashes[n]]
+        unread = set(range(len(keys))).difference(fresh)
+        self._same += [(self.rows + n, known[keys[n]][1], keys[n]) for n in sorted(unread)]
+        raws = [page.rows[n] for n in fresh]
+        rows = self._read(raws, page.number, page.has_escapes)
+        canonical = row_hashes(rows.lines)
+        changed = []
+        for place, n in enumerate(fresh):
+            if known.get(keys[n], nothing)[1] == canonical[place]:
+                self._same.append((self.rows + n, canonical[place], keys[n]))
+            else:
+                changed.append(place)
+        self._put(
+            [self.rows + fresh[place] for place in changed],
+            [canonical[place] for place in changed],
+            [hashes[fresh[place]] for place in changed],
+            rows.at(changed),
+            page,
+        )
 
     def _read(self, raws: list[msgspec.Raw], page: int, has_escapes: bool) -> Rows:
         # Lines give the canonical hash everywhere; cells are wanted where there is no COPY, and to look into rows.
@@ -159,11 +174,23 @@ class Stage:
             self._dialect.refuse_unstorable(rows.lines, names, json_cells, page)
         return rows
 
-    def _put(self, order: int, canonical: str, raw_hash: str, rows: Rows, place: int) -> None:
+    def _put(self, orders: Sequence[int], canonical: list[str], hashes: list[str], rows: Rows, page: Page) -> None:
+        """Put whole rows into what waits to be written, and the elements of their arrays into their stages."""
         if self._dialect.takes_lines:
-            self._lines.append(f"{order}\t{canonical}\t{raw_hash}\t{rows.lines[place]}")
+            self._lines += [
+                f"{order}\t{row_hash}\t{raw_hash}\t{line}"
+                for order, row_hash, raw_hash, line in zip(orders, canonical, hashes, rows.lines, strict=True)
+            ]
         else:
-            self._cells.append((str(order), canonical, raw_hash, *self._storable(rows.cells[place])))
+            self._cells += [
+                (str(order), row_hash, raw_hash, *cells)
+                for order, row_hash, raw_hash, cells in zip(
+                    orders, canonical, hashes, self._storable(rows.cells), strict=True
+                )
+            ]
+        if self._child_stage is not None:
+            for order, cells in zip(orders, rows.cells, strict=True):
+                self._put_elements(order, cells, page)
 
     def _put_elements(self, order: int, cells: Cells, page: Page) -> None:
         """Stage the elements of a row's arrays, under the row's own order."""
@@ -183,6 +210,7 @@ class Stage:
         """Return the stage for the elements of an array."""
         if path not in self.children:
             assert self._child_stage is not None
+            self._dialect.settle()
             self.children[path] = self._child_stage(path)
         return self.children[path]
 
@@ -194,8 +222,8 @@ class Stage:
         """
         if elements:
             rows = self._read(elements, page.number, page.has_escapes)
-            for place, raw in enumerate(elements):
-                self._put(order, row_hash(rows.lines[place]), _raw_hash(raw), rows, place)
+            orders = [order] * len(elements)
+            self._put(orders, row_hashes(rows.lines), _raw_hashes(elements), rows, page)
             self.rows += len(elements)
             if len(self._lines) + len(self._cells) >= _FLUSH_ROWS:
                 self.flush()
@@ -207,17 +235,21 @@ class Stage:
             keys = self._read_keys(raws)
         except msgspec.MsgspecError:
             return [], {}  # the full reader will say what is wrong, or widen the key
+        self._dialect.settle()
         return keys, self._known(keys)
 
-    def _storable(self, cells: Cells) -> Cells:
+    def _storable(self, rows: list[Cells]) -> list[Cells]:
         """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
         if not self._instants:
-            return cells
-        storable = list(cells)
-        for place in self._instants:
-            if (cell := storable[place]) is not None:
-                storable[place] = f"{utc(cell)} {cell}"
-        return tuple(storable)
+            return rows
+        storable = []
+        for cells in rows:
+            changed = list(cells)
+            for place in self._instants:
+                if (cell := changed[place]) is not None:
+                    changed[place] = f"{utc(cell)} {cell}"
+            storable.append(tuple(changed))
+        return storable
 
     def _fit(self) -> None:
         """Bring the stage into the form of the shape."""
@@ -225,49 +257,53 @@ class Stage:
         if kinds == self._kinds:
             return
         self.flush()
+        self._dialect.settle()
+        types = [
+            self._dialect.stage_type(kind, key=column.path in self.shape.key)
+            for column, kind in zip(self.shape.columns, kinds, strict=True)
+        ]
         with self._dialect.connection.begin():
-            for place, kind in enumerate(kinds):
-                is_key = self.shape.columns[place].path in self.shape.key
-                if place >= len(self._kinds):
-                    column: sa.Column[Any] = sa.Column(f"c{place}", self._dialect.stage_type(kind, key=is_key))
-                    self._dialect.add_column(self.table, column)
-                    self.table.append_column(column)
-                elif kind is not self._kinds[place]:
+            for place, kind in enumerate(self._kinds):
+                if kind is not kinds[place]:
                     column = self.table.c[f"c{place}"]
-                    self._dialect.widen_staged(self.table, column, self._kinds[place], kind)
-                    column.type = self._dialect.stage_type(kind, key=is_key)
+                    self._dialect.widen_staged(self.table, column, kind, kinds[place])
+                    column.type = types[place]
+            new = [sa.Column(f"c{place}", types[place]) for place in range(len(self._kinds), len(kinds))]
+            self._dialect.add_columns(self.table, new)
+        for column in new:
+            self.table.append_column(column)
         self._kinds = kinds
         self._instants = [place for place, kind in enumerate(kinds) if kind is Kind.INSTANT]
         self._read_keys = key_reader(self.shape) if self._known else None
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits, perhaps while the caller goes on."""
         columns = list(self.table.columns)
-        if self._lines:
-            with self._dialect.connection.begin():
-                self._dialect.write_lines(self.table, columns, self._lines)
-            self._lines = []
-        if self._cells:
-            self._dialect.write_cells(self.table, columns, self._cells)
-            self._cells = []
-        if self._same:
-            self._flush_same()
+        lines, cells, same = self._lines, self._cells, self._same
+        self._lines, self._cells, self._same = [], [], []
+        if lines or cells or same:
+            self._dialect.later(lambda: self._write(columns, lines, cells, same))
 
-    def _flush_same(self) -> None:
-        columns = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
-        if self._dialect.takes_lines:
-            lines = ["\t".join((str(n), row_hash, NULL, *map(escape, key))) for n, row_hash, key in self._same]
-            with self._dialect.connection.begin():
-                self._dialect.write_lines(self.table, columns, lines)
+    def _write(
+        self, columns: list[sa.Column[Any]], lines: list[str], cells: list[Cells], same: list[tuple[int, str, Key]]
+    ) -> None:
+        narrow = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
+        dialect = self._dialect
+        if dialect.takes_lines:
+            seen = ["\t".join((str(n), row_hash, NULL, *map(escape, key))) for n, row_hash, key in same]
+            with dialect.connection.begin():
+                for into, what in ((columns, lines), (narrow, seen)):
+                    if what:
+                        dialect.write_lines(self.table, into, what)
         else:
-            self._dialect.write_cells(
-                self.table, columns, [(str(n), row_hash, None, *key) for n, row_hash, key in self._same]
-            )
-        self._same = []
+            keys: list[Cells] = [(str(n), row_hash, None, *key) for n, row_hash, key in same]
+            for into, rows in ((columns, cells), (narrow, keys)):
+                if rows:
+                    dialect.write_cells(self.table, into, rows)
 
 
-def _raw_hash(raw: msgspec.Raw) -> str:
-    return sha256(raw).hexdigest()[:32]
+def _raw_hashes(rows: list[msgspec.Raw]) -> list[str]:
+    return [sha256(row).hexdigest()[:32] for row in rows]
 
 
 def stage_table(

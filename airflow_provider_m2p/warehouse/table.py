@@ -273,9 +273,8 @@ class Target:
                 sa.Index(f"ix_{self.spec.table}_load"[: self.dialect.name_limit], table.c[TENANT], table.c[LOAD_ID])
             table.create(self.dialect.connection)
         else:
-            for column in table.columns:
-                if column.name not in self.present:
-                    self.dialect.add_column(table, sa.Column(column.name, column.type))
+            missing = [sa.Column(c.name, c.type) for c in table.columns if c.name not in self.present]
+            self.dialect.add_columns(table, missing)
             keys = self._key_names(planned)
             for stored in planned:
                 if stored.kind is Kind.CHILD:
