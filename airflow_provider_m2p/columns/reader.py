@@ -22,13 +22,13 @@ from airflow_provider_m2p.columns.compiled import NULL, Cells, Compiled, Misfit,
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError
 
-_LAST_NULL: Final = f"\t{NULL}"
+_LAST_NULL: Final = f"\t{NULL}".encode()
 _SAMPLE: Final = 50
 _CANONICAL_CACHE: Final = 4096
 _MISFITS: Final = (Misfit, msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def row_hash(line: str) -> str:
+def row_hash(line: bytes) -> str:
     """
     Return the canonical hash of a row's line.
 
@@ -38,12 +38,12 @@ def row_hash(line: str) -> str:
     end = len(line)
     while line.endswith(_LAST_NULL, 0, end):
         end -= len(_LAST_NULL)
-    return sha256(line[:end].encode()).hexdigest()[:32]
+    return sha256(line[:end]).hexdigest()[:32]
 
 
-def row_hashes(lines: list[str]) -> list[str]:
+def row_hashes(lines: list[bytes]) -> list[str]:
     """Return :func:`row_hash` of each line; most lines end in a value."""
-    return [row_hash(line) if line.endswith(_LAST_NULL) else sha256(line.encode()).hexdigest()[:32] for line in lines]
+    return [row_hash(line) if line.endswith(_LAST_NULL) else sha256(line).hexdigest()[:32] for line in lines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Rows:
     :param cells: a row as a tuple of texts and ``None``.
     """
 
-    lines: list[str]
+    lines: list[bytes]
     cells: list[Cells]
 
     def at(self, places: list[int]) -> Rows:

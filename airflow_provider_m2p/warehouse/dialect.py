@@ -178,11 +178,11 @@ class Dialect:
         with self.connection.begin():
             self.connection.execute(sa.insert(stage), [dict(zip(names, row, strict=True)) for row in rows])
 
-    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[str]) -> None:
+    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes]) -> None:
         """Write rows as lines of COPY text into the stage; only for dialects that take lines."""
         raise NotImplementedError
 
-    def refuse_unstorable(self, lines: list[str], columns: list[str], json_columns: set[int], page: int) -> None:
+    def refuse_unstorable(self, lines: list[bytes], columns: list[str], json_columns: set[int], page: int) -> None:
         """
         Refuse texts that the database cannot hold.
 

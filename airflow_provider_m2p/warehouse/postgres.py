@@ -100,16 +100,16 @@ class Postgres(Dialect):
         if written is not None:
             written.result()
 
-    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[str]) -> None:
+    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes]) -> None:
         names = ", ".join(self.quote(column.name) for column in columns)
-        statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN"
-        text = "\n".join(lines) + "\n"
+        statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN (ENCODING 'UTF8')"
+        rows = b"\n".join(lines) + b"\n"
         with contextlib.closing(self._cursor()) as cursor:
             if hasattr(cursor, "copy"):
                 with cursor.copy(statement) as copy:
-                    copy.write(text)
+                    copy.write(rows)
             else:
-                cursor.copy_expert(statement, io.StringIO(text), size=1 << 20)
+                cursor.copy_expert(statement, io.BytesIO(rows), size=1 << 20)
 
     def _cursor(self) -> Any:
         driver = self.connection.connection.driver_connection
@@ -169,12 +169,12 @@ class Postgres(Dialect):
                 ) from error
             yield
 
-    def refuse_unstorable(self, lines: list[str], columns: list[str], json_columns: set[int], page: int) -> None:
+    def refuse_unstorable(self, lines: list[bytes], columns: list[str], json_columns: set[int], page: int) -> None:
         """Refuse NUL characters, which neither TEXT nor JSONB can hold."""
         guilty: dict[str, int] = {}
         for line in lines:
-            if "\x00" in line or "u0000" in line:
-                for index, cell in enumerate(line.split("\t")):
+            if b"\x00" in line or b"u0000" in line:
+                for index, cell in enumerate(line.decode().split("\t")):
                     if "\x00" in cell or (index in json_columns and _holds_nul(cell)):
                         guilty[columns[index]] = guilty.get(columns[index], 0) + 1
         if guilty:

@@ -91,7 +91,7 @@ class Stage:
         self._kinds: list[Kind] = []
         self._instants: list[int] = []
         self._read_keys: KeyReader | None = None
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._cells: list[Cells] = []
         self._same: list[tuple[int, str, Key]] = []
         self.rows = 0
@@ -178,7 +178,7 @@ class Stage:
         """Put whole rows into what waits to be written, and the elements of their arrays into their stages."""
         if self._dialect.takes_lines:
             self._lines += [
-                f"{order}\t{row_hash}\t{raw_hash}\t{line}"
+                f"{order}\t{row_hash}\t{raw_hash}\t".encode() + line
                 for order, row_hash, raw_hash, line in zip(orders, canonical, hashes, rows.lines, strict=True)
             ]
         else:
@@ -285,12 +285,12 @@ class Stage:
             self._dialect.later(lambda: self._write(columns, lines, cells, same))
 
     def _write(
-        self, columns: list[sa.Column[Any]], lines: list[str], cells: list[Cells], same: list[tuple[int, str, Key]]
+        self, columns: list[sa.Column[Any]], lines: list[bytes], cells: list[Cells], same: list[tuple[int, str, Key]]
     ) -> None:
         narrow = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
         dialect = self._dialect
         if dialect.takes_lines:
-            seen = ["\t".join((str(n), row_hash, NULL, *map(escape, key))) for n, row_hash, key in same]
+            seen = ["\t".join((str(n), row_hash, NULL, *map(escape, key))).encode() for n, row_hash, key in same]
             with dialect.connection.begin():
                 for into, what in ((columns, lines), (narrow, seen)):
                     if what:

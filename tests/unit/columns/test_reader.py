@@ -45,10 +45,10 @@ def read_one(text: str, **shape: Any) -> dict[Path, str | None]:
     return {column.path: cell for column, cell in zip(reader.shape.columns, rows.cells[0], strict=True)}
 
 
-def cells_of_line(line: str) -> tuple[str | None, ...]:
+def cells_of_line(line: bytes) -> tuple[str | None, ...]:
     """Read a line as PostgreSQL's COPY does."""
     cells: list[str | None] = []
-    for cell in line.split("\t"):
+    for cell in line.decode().split("\t"):
         text, rest = "", cell
         while rest:
             piece = rest[:2] if rest[0] == "\\" else rest[0]
