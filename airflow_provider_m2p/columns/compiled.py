@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import groupby
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -63,8 +64,14 @@ class Compiled:
         self._shape = shape
         self._json, self._text = json, text
         self._names: dict[str, Any] = {
-            "Join": b"\t".join, "Null": NULL.encode(), "Escape": escape, "Misfit": Misfit, "Number": _number,
-        }  # fmt: skip
+            "Join": b"\t".join,
+            "JoinTexts": "\t".join,
+            "Null": NULL,
+            "NullBytes": NULL.encode(),
+            "Escape": escape,
+            "Misfit": Misfit,
+            "Number": _number,
+        }
         self._prologue: list[str] = []
         self._cell: dict[int, _Cell] = {}
         self._numbers: list[str] = []
@@ -73,10 +80,9 @@ class Compiled:
         row = self._struct(shape.root, "v", sure=True)
         self._decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
         cells = [self._cell[id(column)] for column in shape.columns]
-        self.lines: Callable[[list[Any]], list[bytes]] = self._writer([c.line(escaped=False) for c in cells], "Join")
-        escaped = [c.line(escaped=True) for c in cells]
-        self.escaped_lines: Callable[[list[Any]], list[bytes]] = self._writer(escaped, "Join")
-        self.cells: Callable[[list[Any]], list[Cells]] = self._writer([c.cell() for c in cells], "")
+        self.lines: Callable[[list[Any]], list[bytes]] = self._line_writer(cells, escaped=False)
+        self.escaped_lines: Callable[[list[Any]], list[bytes]] = self._line_writer(cells, escaped=True)
+        self.cells: Callable[[list[Any]], list[Cells]] = self._writer(_tuple([c.cell() for c in cells]))
         self._check = self._checker()
 
     def decode(self, rows: list[msgspec.Raw]) -> list[Any]:
@@ -174,19 +180,17 @@ class Compiled:
             self._cell[id(child)] = _Cell(expression, maybe_null, special=kind is Kind.TEXT)
             return str
         if tokens == Tokens.BOOL:
-            self._cell[id(child)] = _Cell(
-                expression, maybe_null, "('true' if {} else 'false')", in_lines="(b'true' if {} else b'false')"
-            )
+            self._cell[id(child)] = _Cell(expression, maybe_null, "('true' if {} else 'false')")
             return bool
         if tokens == Tokens.INT:
-            self._cell[id(child)] = _Cell(expression, maybe_null, "str({})", in_lines="b'%d' % {}")
+            self._cell[id(child)] = _Cell(expression, maybe_null, "str({})")
             return _INT64
         if kind is Kind.NUMBER:
             # The bytes of a number are its text: nothing is lost, and nothing takes less time.
             if child.nulls:
                 expression, maybe_null = f"Number({expression})", True
             self._numbers.append(f"(b'' if (x := {expression}) is None else x)" if maybe_null else expression)
-            self._cell[id(child)] = _Cell(expression, maybe_null, "str({}, 'ascii')", in_lines="{}")
+            self._cell[id(child)] = _Cell(expression, maybe_null, "str({}, 'ascii')", is_bytes=True)
             return msgspec.Raw
         self._names[f"Leaf{variable}"] = self._raw_leaf(child)
         self._cell[id(child)] = _Cell(f"Leaf{variable}({expression})", True, special=True)
@@ -212,9 +216,16 @@ class Compiled:
 
         return leaf
 
-    def _writer(self, texts: list[str], call: str) -> Any:
-        row = f"({', '.join(texts)}{',' if texts else ''})"
-        return self._compile("out = []", f"out.append({call}({row}))" if call else f"out.append({row})", "return out")
+    def _line_writer(self, cells: list[_Cell], *, escaped: bool) -> Any:
+        # Texts that stand side by side are joined before they become bytes: one encoding instead of many.
+        parts = []
+        for is_bytes, group in groupby(cells, key=lambda cell: cell.is_bytes):
+            sources = _tuple([cell.line(escaped=escaped) for cell in group])
+            parts.append(f"Join({sources})" if is_bytes else f"JoinTexts({sources}).encode()")
+        return self._writer(f"Join({_tuple(parts)})")
+
+    def _writer(self, row: str) -> Any:
+        return self._compile("out = []", f"out.append({row})", "return out")
 
     def _checker(self) -> Callable[[list[Any]], None] | None:
         """Check what the decoder cannot: that numbers are numbers, and that dates and instants exist."""
@@ -249,21 +260,21 @@ class _Cell:
     :param expression: yields the value.
     :param maybe_null: whether it can yield ``None``.
     :param text: turns a value ``{}`` into text.
-    :param in_lines: turns it into bytes.
+    :param is_bytes: whether the value is bytes, which go into lines as they are.
     :param special: whether the text may hold characters that a line must escape.
     """
 
     def __init__(
-        self, expression: str, maybe_null: bool, text: str = "{}", *, in_lines: str | None = None, special: bool = False
+        self, expression: str, maybe_null: bool, text: str = "{}", *, is_bytes: bool = False, special: bool = False
     ) -> None:
         self._expression, self._maybe_null, self._text, self._special = expression, maybe_null, text, special
-        self._in_lines = in_lines or f"{text}.encode()"
+        self.is_bytes = is_bytes
 
     def line(self, *, escaped: bool) -> str:
         if escaped and self._special:
-            other = "(x if '\\\\' not in x and x.isprintable() else Escape(x)).encode()"
+            other = "x if '\\\\' not in x and x.isprintable() else Escape(x)"
             return f"(Null if (x := {self._expression}) is None else {other})"
-        return self._source(self._in_lines, "Null")
+        return self._source("{}", "NullBytes") if self.is_bytes else self._source(self._text, "Null")
 
     def cell(self) -> str:
         return self._source(self._text, "None")
@@ -272,6 +283,10 @@ class _Cell:
         if self._maybe_null:
             return f"({text.format('x')} if (x := {self._expression}) is not None else {null})"
         return text.format(self._expression)
+
+
+def _tuple(sources: list[str]) -> str:
+    return f"({', '.join(sources)}{',' if sources else ''})"
 
 
 def _number(raw: msgspec.Raw | None) -> msgspec.Raw | None:
