@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import sqlalchemy as sa
 
@@ -17,9 +17,13 @@ from airflow_provider_m2p.exceptions import M2PSchemaError
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.columns.compiled import Cells
+    from airflow_provider_m2p.columns.keys import Key
     from airflow_provider_m2p.columns.shape import Field
 
 _KEY_LENGTH = 255
+
+#: Gives the raw and the canonical hash of rows that the table has, by their keys as texts.
+Known: TypeAlias = "Callable[[list[Key]], dict[Key, tuple[str, str]]]"
 
 
 class Dialect:
@@ -198,28 +202,29 @@ class Dialect:
         if self.indexes_expressions or all(isinstance(key, sa.Column) for key in keys):
             sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 
-    def known_rows(
-        self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool], wanted: list[tuple[str, ...]]
-    ) -> dict[tuple[str, ...], tuple[str, str]]:
+    def finder(self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool]) -> Known:
         """
-        Return the raw and the canonical hash of those rows that exist.
+        Return a function that gives the raw and the canonical hash of those rows that exist, by their keys.
 
         :param keys: the key columns, texts or integers.
         :param where: which rows count.
-        :param wanted: keys as texts.
         """
-        if len(keys) != 1:
-            return {}
-        key = keys[0]
-        values: list[Any] = [row[0] for row in wanted]
-        if isinstance(key.type, sa.Integer):
-            values = [int(value) for value in values]
-        found: dict[tuple[str, ...], tuple[str, str]] = {}
-        for start in range(0, len(values), self.max_parameters):
-            part = values[start : start + self.max_parameters]
-            select = sa.select(key, table.c._m2p_raw_hash, table.c._m2p_row_hash).where(where, key.in_(part))
-            found.update({(str(row[0]),): (row[1], row[2]) for row in self.connection.execute(select)})
-        return found
+        key, number = keys[0], isinstance(keys[0].type, sa.Integer)
+        select = sa.select(key, table.c._m2p_raw_hash, table.c._m2p_row_hash)
+        select = select.where(where, key.in_(sa.bindparam("wanted", expanding=True)))
+
+        def find(wanted: list[Key]) -> dict[Key, tuple[str, str]]:
+            if len(keys) != 1:
+                return {}  # standard SQL has no quick way to ask for pairs
+            values = [int(row[0]) if number else row[0] for row in wanted]
+            found: dict[Key, tuple[str, str]] = {}
+            with self.connection.begin():
+                for start in range(0, len(values), self.max_parameters):
+                    part = {"wanted": values[start : start + self.max_parameters]}
+                    found.update({(str(row[0]),): (row[1], row[2]) for row in self.connection.execute(select, part)})
+            return found
+
+        return find
 
     def update_from(
         self, table: sa.Table, stage: sa.Table, values: dict[str, Any], where: sa.ColumnElement[bool]

@@ -14,14 +14,13 @@ from airflow_provider_m2p.columns.kinds import Tokens
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import Dialect, Known
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Known, Stage, sweep
+from airflow_provider_m2p.warehouse.stage import Stage, sweep
 from airflow_provider_m2p.warehouse.table import Target
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import PageStream
-    from airflow_provider_m2p.columns.keys import Key
     from airflow_provider_m2p.columns.names import Path
     from airflow_provider_m2p.columns.shape import Shape
 
@@ -130,9 +129,4 @@ class Load:
             return None
         names = {column.path: column.name for column in target.columns.values()}
         keys = [table.c[names[path]] for path in shape.key]
-
-        def known(wanted: list[Key]) -> dict[Key, tuple[str, str]]:
-            with self._connection.begin():
-                return self._dialect.known_rows(table, keys, live, wanted)
-
-        return known
+        return self._dialect.finder(table, keys, live)

@@ -177,11 +177,8 @@ def drop_duplicates(merge: Merge) -> int:
     stage = merge.stage
     keys = [value for _, value in merge.keys]
     connection = merge.dialect.connection
-    distinct = sa.select(sa.func.count()).select_from(
-        sa.select(sa.literal(1)).select_from(stage).group_by(*keys).subquery()
-    )
-    total = connection.execute(sa.select(sa.func.count()).select_from(stage)).scalar() or 0
-    surplus = int(total) - int(connection.execute(distinct).scalar() or 0)
+    by_key = sa.select(sa.func.count().label("rows")).select_from(stage).group_by(*keys).subquery()
+    surplus = int(connection.execute(sa.select(sa.func.sum(by_key.c.rows - 1))).scalar() or 0)
     if surplus:
         place = sa.func.row_number().over(partition_by=keys, order_by=stage.c.ord.desc()).label("place")
         ranked = sa.select(stage.c.ord, place).subquery()

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import Dialect, Known
 
 _CELL, _ROW = "\x1e", "\x1f"
 
@@ -120,16 +121,11 @@ class Postgres(Dialect):
     def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
         """Do nothing: PostgreSQL joins by hash, which takes less time than to make an index."""
 
-    def known_rows(
-        self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool], wanted: list[tuple[str, ...]]
-    ) -> dict[tuple[str, ...], tuple[str, str]]:
-        parts = list(zip(*wanted, strict=True))
-        if any(_ROW in text or _CELL in text for part in parts for text in part):
-            return {}
+    def finder(self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool]) -> Known:
         # One text goes there and one comes back: drivers spend more on many values than the server on the look-up.
         arrays = [
-            sa.cast(sa.func.string_to_array(sa.bindparam(None, _ROW.join(part)), _ROW), postgresql.ARRAY(key.type))
-            for part, key in zip(parts, keys, strict=True)
+            sa.cast(sa.func.string_to_array(sa.bindparam(f"keys{n}"), _ROW), postgresql.ARRAY(key.type))
+            for n, key in enumerate(keys)
         ]
         asked = sa.func.unnest(*arrays).table_valued(*(f"k{n}" for n in range(len(keys)))).render_derived()
         cells = [sa.cast(key, sa.Text()) for key in keys] + [table.c._m2p_raw_hash, table.c._m2p_row_hash]
@@ -137,11 +133,17 @@ class Postgres(Dialect):
         # The limit keeps the planner, which guesses how many keys there are, to one look into the index for each.
         found = sa.select(sa.func.concat_ws(_CELL, *cells).label("row")).where(where, *same).limit(1).lateral()
         select = sa.select(sa.func.string_agg(found.c.row, _ROW)).select_from(asked.join(found, sa.true()))
-        text = self.connection.execute(select).scalar()
-        if not text:
-            return {}
-        rows = (row.split(_CELL) for row in text.split(_ROW))
-        return {tuple(cells[:-2]): (cells[-2], cells[-1]) for cells in rows}
+
+        def find(wanted: list[Key]) -> dict[Key, tuple[str, str]]:
+            texts = {f"keys{n}": _ROW.join(part) for n, part in enumerate(zip(*wanted, strict=True))}
+            if any(text.count(_ROW) >= len(wanted) or _CELL in text or "\x00" in text for text in texts.values()):
+                return {}  # hostile keys take the long way
+            with self.connection.begin():
+                text = self.connection.execute(select, texts).scalar()
+            rows = (row.split(_CELL) for row in text.split(_ROW)) if text else ()
+            return {tuple(cells[:-2]): (cells[-2], cells[-1]) for cells in rows}
+
+        return find
 
     def check(self, table: sa.Table) -> None:
         schema = table.schema or self.connection.execute(sa.select(sa.func.current_schema())).scalar()

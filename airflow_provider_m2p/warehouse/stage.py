@@ -23,14 +23,12 @@ from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import join, show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import Dialect, Known
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import Page
     from airflow_provider_m2p.columns.names import Path
     from airflow_provider_m2p.columns.shape import Field, Shape
-
-Known = Callable[[list[Key]], dict[Key, tuple[str, str]]]
 
 _FLUSH_ROWS: Final = 2000
 _PREFIX: Final = "_m2p_stage"
