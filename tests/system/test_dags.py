@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from airflow.models.asset import AssetEvent
+from airflow.utils.session import create_session
 from psycopg.types.json import set_json_loads
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from airflow_provider_m2p.exceptions import M2PAuthError
+from airflow_provider_m2p.links.m2p import M2PApiDocsLink
 from tests.connections import connect, m2p_connection
 from tests.system.conftest import AIRFLOW_3_3, DAGS, RunDag, xcom
 from tools.verify import Table, compare, exact_json
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
+
+any_database = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 
 def read(engine: Engine, table: str, where: str = "1 = 1") -> Table:
@@ -85,6 +90,7 @@ def test_dataframe(run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine) -
         assert {(row[0], row[1]): row[2] for row in rows} == products.value_counts().to_dict()
 
 
+@any_database
 def test_a_task_makes_one_token_call_and_traceable_requests(
     run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine
 ) -> None:
@@ -94,6 +100,7 @@ def test_a_task_makes_one_token_call_and_traceable_requests(
     assert all(i.startswith(f"m2p_products_sync/{run.run_id}/load_products/try=1-") for i in ids), ids
 
 
+@any_database
 def test_a_wrong_secret_fails_at_once_and_callbacks_see_why(
     run_dag: RunDag,
     dagbag: DagBag,
@@ -116,6 +123,7 @@ def test_a_wrong_secret_fails_at_once_and_callbacks_see_why(
         assert error.status_code == 401
 
 
+@any_database
 def test_an_outage_is_left_to_airflows_retries(
     run_dag: RunDag, dagbag: DagBag, warehouse: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,3 +134,41 @@ def test_an_outage_is_left_to_airflows_retries(
     run = run_dag("m2p_products_sync")
     ti = run.get_task_instance("load_products")
     assert (run.state, ti.try_number) == ("failed", 2)
+
+
+@any_database
+def test_asset_events_tell_what_changed_and_can_be_left_out_if_nothing_did(
+    run_dag: RunDag, dagbag: DagBag, sandbox: SandboxServer, warehouse: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def events() -> list[dict[str, Any]]:
+        with create_session() as session:
+            query = select(AssetEvent).where(AssetEvent.source_run_id == run.run_id)
+            return [event.extra for event in session.scalars(query)]
+
+    task = dagbag.dags["m2p_products_sync"].get_task("load_products")
+    run = run_dag("m2p_products_sync")
+    (extra,) = events()
+    assert extra["inserted"] == 250
+    assert datetime.fromisoformat(extra["watermark"]) < datetime.now(UTC)
+    run = run_dag("m2p_products_sync")
+    assert [extra["unchanged"] for extra in events()] == [250]
+
+    monkeypatch.setattr(task, "if_unchanged", "quiet")
+    run = run_dag("m2p_products_sync")
+    assert (run.get_task_instance("load_products").state, events()) == ("success", [])
+    sandbox.evolve(add=0, change=1, remove=0)
+    run = run_dag("m2p_products_sync")
+    assert [extra["updated"] for extra in events()] == [1]
+
+    monkeypatch.setattr(task, "if_unchanged", "skip")
+    run = run_dag("m2p_products_sync")
+    assert (run.get_task_instance("load_products").state, events()) == ("skipped", [])
+    assert xcom(run, "load_products")["unchanged"] == 250
+
+
+@any_database
+def test_a_link_to_the_api_docs(run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine) -> None:
+    run = run_dag("m2p_products_sync")
+    ti = run.get_task_instance("load_products")
+    key = M2PApiDocsLink().xcom_key
+    assert ti.xcom_pull(task_ids="load_products", key=key) == f"{sandbox.url}/api-docs"
