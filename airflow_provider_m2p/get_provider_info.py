@@ -113,6 +113,13 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {"integration-name": "M2P Prepaid Platform", "python-modules": ["airflow_provider_m2p.triggers.m2p"]}
         ],
+        "asset-uris": [
+            {
+                "schemes": ["m2p"],
+                "handler": None,
+                "to_openlineage_converter": "airflow_provider_m2p.lineage.to_dataset",
+            }
+        ],
         "extra-links": ["airflow_provider_m2p.links.m2p.M2PApiDocsLink"],
         "connection-types": [
             {

@@ -61,8 +61,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """OpenLineage's name."""
-        return f"{quote(self.tenant_id)}{self.path}"
+        """OpenLineage's name. Without a slash at its end, as Airflow writes URIs of assets."""
+        return f"{quote(self.tenant_id)}{self.path.rstrip('/')}"
 
     @property
     def uri(self) -> str:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.openlineage.extractors import OperatorLineage
+from airflow.sdk import Asset
+from airflow.sdk.lineage import HookLineageCollector
+
+from airflow_provider_m2p.hooks.m2p import M2PHook
+from airflow_provider_m2p.lineage import Source, report_read, report_write, to_dataset
+from airflow_provider_m2p.load_task import warehouse_hook
+from airflow_provider_m2p.operators.m2p import M2PPublishLoadOperator
+from airflow_provider_m2p.transfers.m2p_to_sql import M2PToSqlOperator
+from tests.connections import connect, m2p_connection, sql_connection
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from airflow_provider_m2p.sandbox.server import SandboxServer
+
+
+@pytest.fixture
+def warehouse(engine: Engine, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    connect(monkeypatch, m2p_default=m2p_connection(sandbox.url), warehouse=sql_connection(engine.url))
+    return engine
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> HookLineageCollector:
+    """The collector that Airflow has if somebody reads it."""
+    found = HookLineageCollector()
+    monkeypatch.setattr("airflow.sdk.lineage.get_hook_lineage_collector", lambda: found)
+    return found
+
+
+def load(**arguments: Any) -> M2PToSqlOperator:
+    return M2PToSqlOperator(task_id="load", sql_conn_id="warehouse", table="products", **arguments)
+
+
+def names(engine: Engine, table: str) -> tuple[str, str]:
+    url = engine.url
+    if engine.dialect.name == "sqlite":
+        return "sqlite", f"{url.database}.{table}"
+    return f"postgres://{url.host}:{url.port}", f"{url.database}.public.{table}"
+
+
+def test_a_load_knows_both_ends(warehouse: Engine, sandbox: SandboxServer) -> None:
+    operator = load(hash_columns=["productType"])
+    operator.execute({})
+    lineage = operator.get_openlineage_facets_on_complete(None)
+    assert isinstance(lineage, OperatorLineage)
+    ((read,), (written,)) = lineage.inputs, lineage.outputs
+    assert (read.namespace, read.name) == (f"m2p://{sandbox.url.removeprefix('http://')}", "ACME_CORP/v1/products")
+    assert (written.namespace, written.name) == names(warehouse, "products")
+    assert {"productId", "limits.daily"} <= {field.name for field in read.facets["schema"].fields}
+    assert {"product_id", "limits__daily", "_m2p_load_id"} <= {f.name for f in written.facets["schema"].fields}
+    assert read.inputFacets["inputStatistics"].rowCount == 250
+    assert written.outputFacets["outputStatistics"].rowCount == 250
+    columns = written.facets["columnLineage"].fields
+    (source,) = columns["limits__daily"].inputFields
+    assert (source.namespace, source.name, source.field) == (read.namespace, read.name, "limits.daily")
+    assert source.transformations[0].masking is False
+    assert columns["product_type"].inputFields[0].transformations[0].masking is True
+
+
+def test_a_reviewed_load_is_one_way_in_two_tasks(warehouse: Engine) -> None:
+    stage = load(publish=False)
+    plan = stage.execute({})
+    publish = M2PPublishLoadOperator(task_id="publish", sql_conn_id="warehouse", load_id=plan["load_id"])
+    publish.execute({})
+    first, second = (op.get_openlineage_facets_on_complete(None) for op in (stage, publish))
+    assert first is not None
+    assert second is not None
+    assert first.inputs[0].name == "ACME_CORP/v1/products"
+    assert first.outputs[0].name == second.inputs[0].name == names(warehouse, "_m2p_staged")[1]
+    assert second.outputs[0].name == names(warehouse, "products")[1]
+
+
+def test_a_task_that_did_nothing_has_no_lineage() -> None:
+    assert load().get_openlineage_facets_on_complete(None) is None
+    discard = M2PPublishLoadOperator(task_id="discard", sql_conn_id="warehouse", load_id="x", action="discard")
+    assert discard.get_openlineage_facets_on_complete(None) is None
+
+
+def test_works_silently_without_openlineage(
+    warehouse: Engine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for module in [name for name in sys.modules if "openlineage" in name]:
+        monkeypatch.setitem(sys.modules, module, None)
+    operator = load()
+    assert operator.execute({})["inserted"] == 250
+    assert operator.get_openlineage_facets_on_complete(None) is None
+    assert "ineage" not in "".join(capfd.readouterr())
+
+
+def test_hooks_tell_the_collector(warehouse: Engine, collector: HookLineageCollector, sandbox: SandboxServer) -> None:
+    load().execute({})
+    collected = collector.collected_assets
+    uri = f"m2p://{sandbox.url.removeprefix('http://')}/ACME_CORP/v1/products"
+    assert [found.asset.uri for found in collected.inputs] == [uri]
+    written = [found.asset.uri for found in collected.outputs]
+    if warehouse.dialect.name == "postgresql":
+        url = warehouse.url
+        assert written == [f"postgres://{url.host}:{url.port}/{url.database}/public/products"]
+    else:
+        assert written == []  # SQLite's provider has no assets
+
+
+def test_the_hook_alone_tells_what_it_reads(warehouse: Engine, collector: HookLineageCollector) -> None:
+    hook = M2PHook()
+    next(hook.iter_pages("/configs/v1/products/", {"secret": "x"}))
+    hook.get_products_df()
+    uris = [found.asset.uri for found in collector.collected_assets.inputs]
+    assert [uri.rpartition("ACME_CORP")[2] for uri in uris] == ["/configs/v1/products", "/v1/products"]
+
+
+def test_a_collector_that_fails_costs_nothing(warehouse: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("airflow.sdk.lineage.get_hook_lineage_collector", fail)
+    source = Source.of(M2PHook().settings, "/x?mobile=1")
+    assert source.path == "/x"
+    report_read(M2PHook(), source)
+    report_write(warehouse_hook("warehouse"), warehouse.url, None, "products")
+
+
+def test_assets_of_the_platform_are_datasets() -> None:
+    dataset = to_dataset(Asset(uri="m2p://api.m2pprepaid.com/ACME_CORP/v1/products/"), None)
+    assert (dataset.namespace, dataset.name) == ("m2p://api.m2pprepaid.com", "ACME_CORP/v1/products")
