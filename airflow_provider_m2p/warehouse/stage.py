@@ -7,6 +7,7 @@ A staged row is either whole, or, when the target is known to hold the same row 
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _FLUSH_ROWS: Final = 2000
 _PREFIX: Final = "_m2p_stage"
 _MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
+_STAGE: Final = re.compile(rf"{_PREFIX}_({'|'.join(_MAX_AGE)})_([0-9a-f]+)_[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +333,8 @@ def sweep(dialect: Dialect, schema: str | None) -> list[str]:
     """Drop the stages that nobody can still be waiting for, and return their names."""
     swept = []
     for name in sa.inspect(dialect.connection).get_table_names(schema=schema):
-        parts = name.removeprefix(f"{_PREFIX}_").split("_")
-        is_stage = name.startswith(f"{_PREFIX}_") and len(parts) == 3 and parts[0] in _MAX_AGE
-        if is_stage and time.time() - int(parts[1], 16) > _MAX_AGE[parts[0]]:
+        stage = _STAGE.fullmatch(name)
+        if stage and time.time() - int(stage[2], 16) > _MAX_AGE[stage[1]]:
             sa.Table(name, sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
             swept.append(name)
     return swept
