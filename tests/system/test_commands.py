@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.connections import m2p_connection
+from tests.system.conftest import AIRFLOW_3_3, DAGS
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.sandbox.server import SandboxServer
@@ -58,6 +59,12 @@ def test_connections_test(sandbox: SandboxServer) -> None:
     assert "not-the-secret" not in output
 
 
-def test_an_example_dags_folder_is_where_airflow_looks_for_it() -> None:
-    package = Path(__import__("airflow_provider_m2p").__path__[0])
-    assert (package / "example_dags" / "m2p_products_sync.py").is_file()
+if AIRFLOW_3_3:
+
+    def test_airflow_finds_the_example_dags(monkeypatch: pytest.MonkeyPatch) -> None:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+
+        monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
+        bundle = DagBundlesManager().get_bundle("airflow-provider-m2p-example-dags")
+        bundle.initialize()
+        assert {path.name for path in Path(bundle.path).glob("*.py")} == {path.name for path in DAGS.glob("*.py")}
