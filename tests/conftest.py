@@ -20,6 +20,7 @@ os.environ.update(
     AIRFLOW_HOME=str(AIRFLOW_HOME),
     AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parent.parent / "dags"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__API_AUTH__JWT_SECRET=os.urandom(64).hex(),  # dag.test() of Airflow 3.2 makes none up
     XDG_CACHE_HOME=str(AIRFLOW_HOME / "cache"),
 )
 
