@@ -11,6 +11,7 @@ wanted=(
     "npm:npm"
     "javac:default-jdk-headless"
     "curl:curl"
+    "redis-server:redis-server"
     "chromium:chromium"
 )
 PATH="$PATH:/usr/sbin"

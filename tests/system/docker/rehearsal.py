@@ -1,14 +1,13 @@
 """
 The services of the compose files as processes of this machine: same commands, same environment, same order.
 
-What differs is what containers have of their own: addresses and ports, and the directory ``/opt/airflow``. One
-PostgreSQL server stands in for both, with a role and a database for each.
+What differs is what containers have of their own: addresses and ports, host names, and the directory ``/opt/airflow``.
+One PostgreSQL server stands in for both, with a role and a database for each.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -18,9 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import psycopg
 
-from tests.system.docker.compose import FILES, filled_environment, load
+from tests.system.docker.compose import filled_environment, load
 from tools.postgres import free_port, postgres_server
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Rehearsal:
         self.services: dict[str, dict[str, Any]] = project["services"]
         self.configs: dict[str, dict[str, str]] = project["configs"]
         self.home = home
-        self.ports = {"api-server": free_port(), "sandbox": free_port(), "scheduler": free_port()}
+        self.ports = {name: free_port() for name in ("api-server", "sandbox", "scheduler", "redis")}
         self.ports |= dict.fromkeys(DATABASES, postgres)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -68,6 +68,7 @@ class Rehearsal:
             "AIRFLOW__API__PORT": str(self.ports["api-server"]),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": "127.0.0.1",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(self.ports["scheduler"]),
+            "HOSTNAME": name,
             **{key: self.here(value) for key, value in self.services[name]["environment"].items()},
         }
 
@@ -76,9 +77,14 @@ class Rehearsal:
         if name == "sandbox":
             own = {"0.0.0.0": "127.0.0.1", "8099": str(self.ports[name])}
             return [*service["entrypoint"], *(own.get(word, word) for word in service["command"])]
-        # Logs are read from the directory that all share; nobody has to serve them on fixed ports.
-        unserved = ["--skip-serve-logs"] if name in ("scheduler", "triggerer") else []
-        return ["airflow", *service["command"], *unserved]
+        if name == "redis":
+            return [*service["command"], "--bind", "127.0.0.1", "--port", str(self.ports[name])]
+        own = []
+        if name in ("scheduler", "triggerer") or name.startswith("worker"):
+            own += ["--skip-serve-logs"]  # they are read from the directory that all share, not from fixed ports
+        if name.startswith("worker"):
+            own += ["--celery-hostname", f"celery@{name}", "--pid", str(self.home / f"{name}.pid")]
+        return ["airflow", *service["command"], *own]
 
     def start(self, name: str) -> None:
         for config in self.services[name].get("configs", ()):
@@ -122,9 +128,13 @@ class Rehearsal:
 
     def healthy(self, name: str) -> bool:
         """Run a service's own health check."""
-        test = self.services[name]["healthcheck"]["test"][1:]
-        if name in self.ports:
+        kind, *test = self.services[name]["healthcheck"]["test"]
+        if name == "redis":
+            test = [word.replace("redis-cli", f"redis-cli -p {self.ports[name]}") for word in test]
+        elif name in self.ports:
             test = [re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.ports[name]}", word) for word in test]
+        if kind == "CMD-SHELL":
+            test = ["/bin/sh", "-c", test[0].replace("$$", "$")]
         done = subprocess.run(test, env=self.environment(name), capture_output=True, timeout=60, check=False)
         return done.returncode == 0
 
@@ -148,42 +158,61 @@ class Rehearsal:
             f"--- {path.relative_to(self.home)}\n{path.read_text(errors='replace')[-1500:]}" for path in files
         )
 
+    def kill(self, name: str) -> None:
+        """End a service at once with all it runs, as the end of its container does."""
+        process = self.processes.pop(name)
+        for child in (*psutil.Process(process.pid).children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()
+
     def down(self) -> None:
-        """End every service, with whatever it started."""
-        for process in reversed(self.processes.values()):
-            process.terminate()
+        """Ask every service to end, with whatever it started, and then make it."""
         for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for name, process in list(self.processes.items()):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_SECONDS)
+            if process.poll() is None:
+                self.kill(name)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @contextlib.contextmanager
 def rehearsal(
-    home: Path, dags: Path, connections: dict[str, dict[str, Any]], sandbox: list[str]
+    files: tuple[str, ...],
+    home: Path,
+    dags: Path,
+    *,
+    environment: dict[str, str],
+    sandbox: list[str],
+    workers: int = 0,
 ) -> Iterator[Rehearsal]:
     """
-    Run ``compose.yaml``.
+    Run the services of these compose files.
 
     :param home: an empty directory.
     :param dags: what is mounted as the DAGs.
-    :param connections: more connections, as one adds them to ``.env`` and ``compose.yaml``.
+    :param environment: more variables for Airflow, as one adds them to ``compose.yaml``.
     :param sandbox: more options of the sandbox.
+    :param workers: ``--scale worker=``.
     """
-    project = load(FILES[:1], filled_environment())
-    for service in project["services"].values():
+    project = load(files, filled_environment())
+    services = project["services"]
+    for service in services.values():
         if "AIRFLOW__CORE__EXECUTOR" in service.get("environment", {}):
-            extra = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections.items()}
-            service["environment"] = {**service["environment"], **extra}
-    project["services"]["sandbox"]["command"] += sandbox
+            service["environment"] = {**service["environment"], **environment}
+    services["sandbox"]["command"] += sandbox
+    if worker := services.pop("worker", None):
+        services |= {f"worker-{number}": worker for number in range(1, workers + 1)}
     (home / "logs").mkdir()
     (home / "dags").symlink_to(dags)
     with postgres_server() as port:
         with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", autocommit=True) as server:
             for name in DATABASES:
-                settings = project["services"][name]["environment"]
+                settings = services[name]["environment"]
                 role, password = settings["POSTGRES_USER"], settings["POSTGRES_PASSWORD"]
                 server.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")  # type: ignore[call-overload]
                 server.execute(f"CREATE DATABASE {settings['POSTGRES_DB']} OWNER {role}")  # type: ignore[call-overload]
