@@ -71,7 +71,7 @@ class Target:
         named = {column.name for column in target.columns.values()}
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
-                target.strangers[name] = _kind_of_type(column_type)
+                target.strangers[name] = _kind_of_type(column_type, dialect)
         primary = inspector.get_pk_constraint(spec.table, schema=spec.schema)
         target.unique = [set(primary["constrained_columns"])] if primary["constrained_columns"] else []
         target.unique += [
@@ -159,6 +159,11 @@ class Target:
         missing = [column.name for column in self.meta_columns() if column.name not in self.present]
         if missing == [DELETED_AT]:
             missing = []
+        if self.spec.write_mode == "replace" and DELETED_AT in self.present:
+            raise M2PSchemaError(
+                f"Table {self.spec.table!r} was made for write_mode='upsert': it keeps rows that are marked in "
+                f"{DELETED_AT}. Load into another table, or with that write mode."
+            )
         wanted = set(self.unique_columns(list(self.columns.values())))
         has = " and ".join(f"({', '.join(sorted(u))})" for u in self.unique) or "no unique key"
         if missing:
@@ -191,11 +196,15 @@ class Target:
         taken = {column.name: column.path for column in self.columns.values()}
         taken |= {name: () for name in (*self.present, *self.dialect.system_columns) if name not in taken}
         new = [column for column in staged.columns if column.path not in self.columns]
-        adopted = {c.path: name for c in new if (name := names.join(c.path)) in self.strangers}
+        wishes = {names.join(path): path for path in sorted((c.path for c in new), reverse=True)}
+        adopted = {path: name for name, path in wishes.items() if name in self.strangers}
         given = {c.path: c.path[-1] for c in new if c.path[0] in (PARENT, POSITION)}
         taken |= {name: path for path, name in given.items()}
         free = [c.path for c in new if c.path not in adopted and c.path not in given]
-        named = names.assign(free, taken, self.dialect.name_limit) | given
+        # The key comes first: no other field may take its name.
+        named = names.assign([path for path in free if path in staged.key], taken, self.dialect.name_limit) | given
+        taken |= {name: path for path, name in named.items()}
+        named |= names.assign([path for path in free if path not in staged.key], taken, self.dialect.name_limit)
         planned: list[StoredColumn] = []
         changes: list[dict[str, Any]] = []
         position = max((column.position for column in self.columns.values()), default=-1) + 1
@@ -265,6 +274,12 @@ class Target:
     def evolve(self, planned: list[StoredColumn], load_id: str, moment: datetime) -> None:
         """Create the table, or bring it into the planned form."""
         table = self.table(planned)
+        changed = [c for c in planned if self.columns.get(c.path) != c]
+        # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not yet in
+        # the table are made then; types that are wide and not yet so in the books are recognised.
+        added = [c for c in changed if c.path not in self.columns and c.name not in self.strangers]
+        self.books.forget_columns(self.spec.table, self.lost)
+        self.books.write_columns(self.spec.table, added, load_id, moment)
         if not self.exists:
             unique = self.unique_columns(planned)
             if unique and not self.dialect.adds_key_last:
@@ -282,9 +297,12 @@ class Target:
                 before = self._kind_before(stored)
                 if before is not None and before is not stored.kind:
                     self.dialect.widen_column(table, stored.name, before, stored.kind, key=stored.name in keys)
-        changed = [c for c in planned if self.columns.get(c.path) != c]
-        self.books.forget_columns(self.spec.table, self.lost)
-        self.books.write_columns(self.spec.table, changed, load_id, moment)
+        self.books.write_columns(self.spec.table, [c for c in changed if c not in added], load_id, moment)
+        if self.lost:
+            # What the column held is gone for all tenants. Without hashes, their next load writes every row again.
+            self.dialect.connection.execute(
+                sa.update(table).where(table.c[TENANT] != self.spec.tenant_id).values({ROW_HASH: "", RAW_HASH: ""})
+            )
 
     def _kind_before(self, planned: StoredColumn) -> Kind | None:
         """Return the kind of a column as the database has it, which after a crash can be ahead of the books."""
@@ -302,18 +320,20 @@ def _describe(change: dict[str, Any]) -> str:
     return f"{change['change']} {change['column']} {change['type']}"
 
 
-def _kind_of_type(column_type: sa.types.TypeEngine[Any]) -> Kind | None:
+def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:
     """Return the kind that a column made by somebody else can hold exactly, if any."""
+    number, json = dialect.column_type(Kind.NUMBER), dialect.column_type(Kind.JSON)
     if isinstance(column_type, sa.Boolean):
         return Kind.BOOL
     if isinstance(column_type, sa.BigInteger):
         return Kind.INT
-    if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float) and column_type.precision is None:
-        return Kind.NUMBER
+    if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
+        exact = isinstance(number, sa.Numeric) and column_type.precision == number.precision
+        return Kind.NUMBER if exact and column_type.scale == number.scale else None
     if isinstance(column_type, sa.Date):
         return Kind.DATE
     if isinstance(column_type, sa.JSON):
-        return Kind.JSON
+        return Kind.JSON if isinstance(json, sa.JSON) else None
     if isinstance(column_type, sa.Text) or (isinstance(column_type, sa.String) and column_type.length is None):
         return Kind.TEXT
     return None
