@@ -134,7 +134,7 @@ class Rehearsal:
         elif name in self.ports:
             test = [re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{self.ports[name]}", word) for word in test]
         if kind == "CMD-SHELL":
-            test = ["/bin/sh", "-c", test[0].replace("$$", "$")]
+            test = ["/bin/sh", "-c", *test]
         done = subprocess.run(test, env=self.environment(name), capture_output=True, timeout=60, check=False)
         return done.returncode == 0
 
