@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -55,13 +56,26 @@ class Person:
                 self.statuses.append(client.patch(path, json={"chosen_options": [answer]}).status_code)
 
 
+@dataclass
+class Asyncio:
+    """What the trigger of Airflow 3.2 calls ``asyncio``: its pause is the time to answer."""
+
+    person: Person
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.to_thread(self.person.look, seconds)
+
+
 @pytest.fixture
 def answered(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Have the question answered by persons, one after the other: names and answers."""
 
     def by(*answers: tuple[str, str]) -> Person:
         person = Person(list(answers))
-        monkeypatch.setattr(time, "sleep", person.look)
+        if AIRFLOW_3_3:
+            monkeypatch.setattr(time, "sleep", person.look)
+        else:  # there a trigger waits
+            monkeypatch.setattr("airflow.providers.standard.triggers.hitl.asyncio", Asyncio(person))
         return person
 
     return by
