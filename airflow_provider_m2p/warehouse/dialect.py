@@ -64,11 +64,16 @@ class Dialect:
 
     def quote(self, name: str) -> str:
         """Return an identifier, always quoted."""
-        return self.connection.dialect.identifier_preparer.quote_identifier(name)
+        return self._as_it_stands(self.connection.dialect.identifier_preparer.quote_identifier(name))
 
     def qualified(self, table: sa.Table) -> str:
         """Return a table's name with its schema, quoted."""
-        return self.connection.dialect.identifier_preparer.format_table(table)
+        return self._as_it_stands(self.connection.dialect.identifier_preparer.format_table(table))
+
+    def _as_it_stands(self, name: str) -> str:
+        """Undo the doubling of percent signs, which is meant for drivers that format their statements."""
+        doubled = self.connection.dialect.paramstyle in ("format", "pyformat")
+        return name.replace("%%", "%") if doubled else name
 
     def text_type(self, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         """Return the type of texts; those of a key are bounded where the database cannot index others."""
@@ -196,6 +201,18 @@ class Dialect:
         :param page: where the rows come from.
         :raises M2PSchemaError: which columns, and how many rows.
         """
+
+    def check_columns(self, count: int) -> None:
+        """
+        Refuse more columns than a table can have.
+
+        :raises M2PSchemaError: how many are too many.
+        """
+        if count > self.max_columns:
+            raise M2PSchemaError(
+                f"The rows need {count} columns, and a table of this database has at most {self.max_columns}. "
+                "Nothing was written. Flatten less (max_depth), or exclude fields."
+            )
 
     def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
         """Make the staged rows quick to find by their key."""

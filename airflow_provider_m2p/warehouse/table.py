@@ -230,12 +230,7 @@ class Target:
                 change["from"] = before.value
             changes.append({"change": "adopt" if column.path in adopted else "add", "column": name, **change})
         self._check_policy(changes)
-        count = len(planned) + len(self.meta_columns())
-        if count > self.dialect.max_columns:
-            raise M2PSchemaError(
-                f"The rows need {count} columns, and a table of this database has at most {self.dialect.max_columns}. "
-                "Nothing was written. Flatten less (max_depth), or exclude fields."
-            )
+        self.dialect.check_columns(len(planned) + len(self.meta_columns()))
         ignored = [{"change": "ignore", "field": show(path)} for path in staged.ignored]
         return planned, changes + ignored
 
@@ -275,8 +270,8 @@ class Target:
         """Create the table, or bring it into the planned form."""
         table = self.table(planned)
         changed = [c for c in planned if self.columns.get(c.path) != c]
-        # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not yet in
-        # the table are made then; types that are wide and not yet so in the books are recognised.
+        # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
+        # yet in the table are made then; types that are wide and not yet so in the books are recognised.
         added = [c for c in changed if c.path not in self.columns and c.name not in self.strangers]
         self.books.forget_columns(self.spec.table, self.lost)
         self.books.write_columns(self.spec.table, added, load_id, moment)
@@ -328,8 +323,10 @@ def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Ki
     if isinstance(column_type, sa.BigInteger):
         return Kind.INT
     if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
-        exact = isinstance(number, sa.Numeric) and column_type.precision == number.precision
-        return Kind.NUMBER if exact and column_type.scale == number.scale else None
+        if not isinstance(number, sa.Numeric):
+            return None
+        same = (column_type.precision, column_type.scale) == (number.precision, number.scale)
+        return Kind.NUMBER if same else None
     if isinstance(column_type, sa.Date):
         return Kind.DATE
     if isinstance(column_type, sa.JSON):
