@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from airflow_provider_m2p.columns.shape import Field, Shape
 
 _FLUSH_ROWS: Final = 2000
+_OWN_COLUMNS: Final = 3
+_INCOMPLETE: Final = "-"
 _PREFIX: Final = "_m2p_stage"
 _MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
 _STAGE: Final = re.compile(rf"{_PREFIX}_({'|'.join(_MAX_AGE)})_([0-9a-f]+)_[0-9a-f]+")
@@ -129,7 +131,7 @@ class Stage:
         :raises M2PSchemaError: a row lacks its key, or holds what the database cannot.
         """
         raws = page.rows
-        hashes = _raw_hashes(raws)
+        hashes = self._raw_hashes(raws)
         keys, known = self._look_up(raws)
         if known:
             self._add_changed(page, hashes, keys, known)
@@ -223,7 +225,7 @@ class Stage:
         if elements:
             rows = self._read(elements, page.number, page.has_escapes)
             orders = [order] * len(elements)
-            self._put(orders, row_hashes(rows.lines), _raw_hashes(elements), rows, page)
+            self._put(orders, row_hashes(rows.lines), self._raw_hashes(elements), rows, page)
             self.rows += len(elements)
             if len(self._lines) + len(self._cells) >= _FLUSH_ROWS:
                 self.flush()
@@ -236,7 +238,22 @@ class Stage:
         except msgspec.MsgspecError:
             return [], {}  # the full reader will say what is wrong, or widen the key
         self._dialect.settle()
-        return keys, self._known(keys)
+        known = self._known(keys)
+        if not self.shape.grows:
+            known = {key: (raw_hash[:31] + _INCOMPLETE, row_hash) for key, (raw_hash, row_hash) in known.items()}
+        return keys, known
+
+    def _raw_hashes(self, rows: list[msgspec.Raw]) -> list[str]:
+        """
+        Return the hashes by which a row is known without being read.
+
+        Rows flattened to another depth have other hashes. A row that may have lost fields to the schema policy is
+        marked: it counts as known only as long as the policy leaves those fields out.
+        """
+        start = self.shape.max_depth % 32
+        if self.shape.grows:
+            return [sha256(row).hexdigest()[start : start + 32] for row in rows]
+        return [sha256(row).hexdigest()[start : start + 31] + _INCOMPLETE for row in rows]
 
     def _storable(self, rows: list[Cells]) -> list[Cells]:
         """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
@@ -256,6 +273,7 @@ class Stage:
         kinds = [kind for column in self.shape.columns if (kind := column.kind) is not None]
         if kinds == self._kinds:
             return
+        self._dialect.check_columns(len(kinds) + _OWN_COLUMNS)
         self.flush()
         self._dialect.settle()
         types = [
@@ -300,10 +318,6 @@ class Stage:
             for into, rows in ((columns, cells), (narrow, keys)):
                 if rows:
                     dialect.write_cells(self.table, into, rows)
-
-
-def _raw_hashes(rows: list[msgspec.Raw]) -> list[str]:
-    return [sha256(row).hexdigest()[:32] for row in rows]
 
 
 def stage_table(
