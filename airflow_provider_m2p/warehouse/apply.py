@@ -145,7 +145,8 @@ class Apply:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
         result.duplicates = drop_duplicates(merge)
-        if not merge.fresh and read.version != self._books.version(spec.table, spec.tenant_id):
+        emptied = merge.fresh and read.version != 0
+        if emptied or read.version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
         live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0

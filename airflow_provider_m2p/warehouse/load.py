@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from airflow_provider_m2p.columns.kinds import Tokens
+from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
 from airflow_provider_m2p.warehouse.books import Books
@@ -119,9 +119,18 @@ class Load:
             target.check_key()
         return self._new_stage(target.shape())
 
+    def _has_lost_columns(self, target: Target) -> bool:
+        """Tell whether somebody dropped columns that the table, or that of one of its arrays, had."""
+        if self._spec.child_tables:
+            arrays = [path for path, column in target.columns.items() if column.kind is Kind.CHILD]
+            specs = [child_spec(self._spec, path, self._dialect.name_limit) for path in arrays]
+            if any(Target.inspect(self._dialect, spec, Books(self._dialect, spec.schema)).lost for spec in specs):
+                return True
+        return bool(target.lost)
+
     def _known_rows(self, target: Target, shape: Shape) -> Known | None:
         """Return the look-up of rows that the table holds, where a row may be skipped that is there already."""
-        if not target.exists or target.lost or self._spec.write_mode == "append":
+        if not target.exists or self._spec.write_mode == "append" or self._has_lost_columns(target):
             return None
         table = target.table(list(target.columns.values()))
         live = target.live(table)
