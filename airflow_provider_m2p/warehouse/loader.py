@@ -38,7 +38,7 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {
 }
 _LOCK_SECONDS: Final = 300.0
 _DRIVERS: Final = ("psycopg", "psycopg2", "sqlite3")
-_QUOTED: Final = re.compile(r"'[^']*'|(?<=: )\"[^\"]*\"")
+_QUOTED: Final = re.compile(r"(?<!column )(?<!able )(?<!key )'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL)
 
 
 class Loader:
@@ -181,9 +181,15 @@ class Loader:
         """Say what the database said, without what it quoted: that may be a customer's value."""
         original = getattr(error, "orig", None) or error
         state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-        first = str(original).strip().split("\n", 1)[0]
-        said = _QUOTED.sub("'...'", first)[:300]
+        # MySQL's errors are a number and a text. The quoted goes first: a value may have lines and quotes of its own.
+        text = original.args[-1] if original.args and isinstance(original.args[-1], str) else str(original)
+        said = _QUOTED.sub("'...'", text.strip()).split("\n", 1)[0][:300].rstrip(".")
         name = f"{type(original).__name__}{f' ({state})' if state else ''}"
+        if getattr(error, "connection_invalidated", False):
+            return (
+                f"The connection was lost during the load into {self.spec.full_name}: {name}: {said}. If it broke "
+                "while the load was committed, the load may be applied. Run the task again: that does no harm."
+            )
         return f"The warehouse refused the load into {self.spec.full_name}: {name}: {said}. Nothing was written."
 
 
