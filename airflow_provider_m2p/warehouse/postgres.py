@@ -163,6 +163,7 @@ class Postgres(Dialect):
         number = int.from_bytes(hashlib.sha256(lock.encode()).digest()[:8], signed=True)
         with self.connection.begin():
             self.execute(f"SET LOCAL lock_timeout = {int(seconds * 1000)}")
+            self.execute("SET LOCAL datestyle = 'ISO'")  # dates become text, and psycopg reads no other style
             try:
                 self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
             except sa.exc.OperationalError as error:
