@@ -68,10 +68,9 @@ class SQLite(Dialect):
 
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
         old = sa.Table(table.name, sa.MetaData(), schema=table.schema, autoload_with=self.connection)
-        new = sa.Table(f"{table.name}__m2p_wider", sa.MetaData(), schema=table.schema)
-        for column in old.columns:
-            wider = self.column_type(target, key=key) if column.name == name else column.type
-            new.append_column(sa.Column(column.name, wider, primary_key=column.primary_key, nullable=column.nullable))
+        new = old.to_metadata(sa.MetaData(), name=f"{table.name}__m2p_wider")
+        new.c[name].type = self.column_type(target, key=key)
+        new.indexes.clear()  # they are made anew under their own names
         value = self.stored_text(old.c[name], source) if target is Kind.TEXT else old.c[name]
         schema = "" if table.schema is None else f"{self.quote(table.schema)}."
         own = sa.text(
@@ -82,7 +81,12 @@ class SQLite(Dialect):
         values = [value if column.name == name else sa.type_coerce(column, sa.Text()) for column in old.columns]
         self.connection.execute(sa.insert(new).from_select(list(new.columns.keys()), sa.select(*values)))
         old.drop(self.connection)
-        self.execute(f"ALTER TABLE {self.qualified(new)} RENAME TO {self.quote(table.name)}")
+        # Else a view of the table, which for a moment is not there, would be an error.
+        self.execute("PRAGMA legacy_alter_table = ON")
+        try:
+            self.execute(f"ALTER TABLE {self.qualified(new)} RENAME TO {self.quote(table.name)}")
+        finally:
+            self.execute("PRAGMA legacy_alter_table = OFF")
         for statement in others:
             self.connection.exec_driver_sql(statement)
 
@@ -101,6 +105,8 @@ class SQLite(Dialect):
             try:
                 self.connection.exec_driver_sql("BEGIN IMMEDIATE")
             except sa.exc.OperationalError as error:
+                if "locked" not in str(error.orig):
+                    raise
                 raise M2PLoadError(
                     f"The database stayed locked by another process for more than {seconds:.0f} s "
                     f"({error.orig}). Nothing was written to {lock}; run the task again."
