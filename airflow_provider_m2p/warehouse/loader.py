@@ -38,7 +38,7 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {
 }
 _LOCK_SECONDS: Final = 300.0
 _DRIVERS: Final = ("psycopg", "psycopg2", "sqlite3")
-_QUOTED: Final = re.compile(r"(?<!column )(?<!able )(?<!key )'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL)
+_QUOTED: Final = re.compile(r"((?:column|[Tt]able) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL)
 
 
 class Loader:
@@ -183,7 +183,7 @@ class Loader:
         state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
         # MySQL's errors are a number and a text. The quoted goes first: a value may have lines and quotes of its own.
         text = original.args[-1] if original.args and isinstance(original.args[-1], str) else str(original)
-        said = _QUOTED.sub("'...'", text.strip()).split("\n", 1)[0][:300].rstrip(".")
+        said = _QUOTED.sub(lambda quoted: quoted[1] or "'...'", text.strip()).split("\n", 1)[0][:300].rstrip(".")
         name = f"{type(original).__name__}{f' ({state})' if state else ''}"
         if getattr(error, "connection_invalidated", False):
             return (

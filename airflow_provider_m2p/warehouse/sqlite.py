@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 
@@ -12,6 +12,8 @@ from airflow_provider_m2p.columns.compiled import Cells
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError
 from airflow_provider_m2p.warehouse.dialect import Dialect
+
+_READ_SECONDS: Final = 300.0
 
 
 class SQLite(Dialect):
@@ -31,11 +33,19 @@ class SQLite(Dialect):
         self._driver: Any = driver
         self._isolation_level = self._driver.isolation_level
         self._driver.isolation_level = None
+        # A load that writes much shuts readers out until it is committed.
+        self._busy_timeout = self._driver.execute("PRAGMA busy_timeout").fetchone()[0]
+        self._wait(_READ_SECONDS)
         # What is staged is never rolled back: a stage that fails is dropped.
         self._driver.execute("PRAGMA temp.journal_mode = OFF")
 
     def close(self) -> None:
         self._driver.isolation_level = self._isolation_level
+        self._wait(self._busy_timeout / 1000)
+
+    def _wait(self, seconds: float) -> None:
+        """Set how long to wait for other processes."""
+        self._driver.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def text_type(self, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         return sa.Text()
@@ -98,10 +108,23 @@ class SQLite(Dialect):
             self.connection.exec_driver_sql("BEGIN")
             self._driver.executemany(f"INSERT INTO {self.qualified(stage)} ({names}) VALUES ({marks})", rows)
 
+    def check(self, table: sa.Table) -> None:
+        self._wait(0)
+        run = self.connection.exec_driver_sql
+        try:
+            run("BEGIN IMMEDIATE")
+            run(f"PRAGMA user_version = {run('PRAGMA user_version').scalar()}")  # a write that changes nothing
+            run("ROLLBACK")
+        except sa.exc.OperationalError as error:
+            if "locked" not in str(error.orig):  # that another load writes now is no reason not to begin
+                raise
+        finally:
+            self._wait(_READ_SECONDS)
+
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:
         with self.connection.begin():
-            self.connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+            self._wait(seconds)
             try:
                 self.connection.exec_driver_sql("BEGIN IMMEDIATE")
             except sa.exc.OperationalError as error:

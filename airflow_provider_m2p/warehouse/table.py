@@ -145,7 +145,7 @@ class Target:
     def live(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Return the condition for the tenant's rows that stand for a product as it is now."""
         own = table.c[TENANT] == self.spec.tenant_id
-        ends = [table.c[name].is_(None) for name in (DELETED_AT, VALID_TO) if name in table.c]
+        ends = [table.c[name].is_(None) for name in (DELETED_AT, VALID_TO) if name in table.c and name in self.present]
         return sa.and_(own, *ends)
 
     def check_key(self) -> None:
