@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -54,10 +55,10 @@ class Warehouse:
     :param way: ``sqlite``, ``mariadb``, ``psycopg`` or ``psycopg2`` (PostgreSQL), ``portable`` (PostgreSQL by the portable way).
     """
 
-    def __init__(self, way: str, url: sa.URL) -> None:
+    def __init__(self, way: str, url: sa.URL, **options: Any) -> None:
         self.way = way
         self.url = url
-        self.engine = sa.create_engine(url)
+        self.engine = sa.create_engine(url, **options)
         self.dialect = Dialect if way == "portable" else None
         self._loads = 0
 
@@ -96,13 +97,22 @@ class Warehouse:
     def read(self, name: str = "products", *, meta: bool = False, **where: Any) -> list[dict[str, Any]]:
         """Return a table's rows with values as the database's types give them; without the meta columns unless asked."""
         table = self.table(name)
-        select = sa.select(table)
+        # JSON as its text: drivers make its numbers binary floats.
+        texts = [sa.cast(c, sa.Text).label(c.name) if isinstance(c.type, sa.JSON) and self.is_postgres else c for c in table.c]
+        select = sa.select(*(sa.type_coerce(c, sa.Text) if isinstance(c.type, sa.JSON) else c for c in texts))
         for column, value in where.items():
             select = select.where(table.c[column] == value)
         with self.engine.connect() as connection:
             rows = [dict(row) for row in connection.execute(select).mappings()]
         rows.sort(key=lambda row: str([row.get(k) for k in ("_m2p_tenant_id", "id", "_m2p_valid_from", "_m2p_position")]))
         return rows if meta else [{k: v for k, v in row.items() if not k.startswith("_m2p_")} for row in rows]
+
+    def fields(self, name: str = "products") -> dict[tuple[str, ...], str]:
+        """Return the columns of data by the fields they hold, as the books have them."""
+        with self.engine.connect() as connection:
+            table = sa.Table("_m2p_columns", sa.MetaData(), autoload_with=self.engine)
+            rows = connection.execute(sa.select(table.c.path, table.c.column_name).where(table.c.table_name == name))
+            return {tuple(json.loads(path)): column for path, column in rows}
 
     def loads(self) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:
@@ -120,6 +130,6 @@ def number(value: Any) -> Decimal | None:
     return None if value is None else Decimal(value)
 
 
-def json_value(value: Any) -> Any:
-    """Return a JSON value that a database may give decoded or as text."""
-    return json.loads(value, parse_float=Decimal) if isinstance(value, str) else value
+def in_utc(value: datetime | None) -> datetime | None:
+    """Return an instant; databases without time zones have it in UTC."""
+    return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC) if value else None

@@ -1,0 +1,270 @@
+"""Loads at the same time, locks, clocks, and connections that are lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_m2p.client.page import Page
+from airflow_provider_m2p.exceptions import M2PLoadError
+from tests.integration.warehouse.proxy import Proxy
+from tests.integration.warehouse.streams import Pages, Rows, Warehouse, counts, in_utc
+
+MODES = ["append", "replace", "upsert", "history"]
+
+
+class Gated(Pages):
+    """A list whose end is told only once a gate is opened."""
+
+    def __init__(self, *pages: Rows) -> None:
+        super().__init__(pages)
+        self.read = threading.Event()
+        self.gate = threading.Event()
+
+    def __iter__(self) -> Iterator[Page]:
+        yield from super().__iter__()
+        self.read.set()
+        assert self.gate.wait(60)
+
+
+def in_thread(run: Callable[[], Any]) -> Future[Any]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(run)
+    pool.shutdown(wait=False)
+    return future
+
+
+def rows(value: Any, count: int = 30) -> list[dict[str, Any]]:
+    return [{"id": f"p{n}", "v": value} for n in range(count)]
+
+
+def live(warehouse: Warehouse, tenant: str = "ACME_CORP") -> list[Any]:
+    found = warehouse.read(meta=True, _m2p_tenant_id=tenant)
+    return [row["v"] for row in found if row.get("_m2p_deleted_at") is None and row.get("_m2p_valid_to") is None]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_tenants_load_at_once_into_a_table_that_is_missing(warehouse: Warehouse, mode: str) -> None:
+    tenants = [f"T{n}" for n in range(5)]
+
+    def run(tenant: str) -> list[dict[str, Any]]:
+        shuffled = [dict(sorted(row.items(), reverse=hash(tenant + row["id"]) % 2 == 0)) for row in rows(tenant)]
+        shuffled[0][f"only_{tenant}"] = 1
+        return [warehouse.load(shuffled, tenant_id=tenant, write_mode=mode, load_id=f"{tenant}-{n}") for n in range(2)]
+
+    with ThreadPoolExecutor(len(tenants)) as pool:
+        results = list(pool.map(run, tenants))
+    for tenant, (first, second) in zip(tenants, results, strict=True):
+        assert counts(first) == (30, 0, 0, 0)
+        assert counts(second) == ((30, 0, 0, 0) if mode == "append" else (0, 0, 30, 0))
+        assert live(warehouse, tenant) == [tenant] * (60 if mode == "append" else 30)
+    assert len(warehouse.loads()) == 10
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("turn", range(2))
+def test_one_task_run_twice_at_once(warehouse: Warehouse, mode: str, turn: int) -> None:
+    """A zombie and its retry: both have read the platform before either writes."""
+    if turn:
+        warehouse.load(rows(0), write_mode=mode)
+    one, two = Gated(rows(1)), Gated(rows(1))
+    futures = [in_thread(lambda s=s: warehouse.loader(write_mode=mode, load_id="same").run(s)) for s in (one, two)]  # type: ignore[misc]
+    assert one.read.wait(60)
+    assert two.read.wait(60)
+    one.gate.set()
+    two.gate.set()
+    done, failed = [], []
+    for future in futures:
+        try:
+            done.append(future.result(60).as_dict())
+        except M2PLoadError as error:
+            failed.append(str(error))
+    if warehouse.way != "portable":  # which has no lock that others can wait for, but the database's own
+        assert failed == []
+    assert all("Nothing was written" in text for text in failed)
+    assert done
+    assert sorted(live(warehouse)) == [0] * (30 if turn and mode == "append" else 0) + [1] * 30
+    if mode == "history":
+        assert len(warehouse.read()) == 30 * (turn + 1)
+    written = [row["inserted"] + row["updated"] for row in done]
+    assert sorted(written) == [30] * len(done) if mode == "append" else sum(written) == 30
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
+def test_a_load_that_skipped_rows_which_changed_meanwhile_is_refused(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(rows(1), write_mode=mode)
+    slow = Gated(rows(1))
+    future = in_thread(lambda: warehouse.loader(write_mode=mode).run(slow))
+    assert slow.read.wait(60)
+    warehouse.load(rows(2), write_mode=mode)
+    slow.gate.set()
+    with pytest.raises(M2PLoadError, match="Another load of tenant 'ACME_CORP' changed products while this one read"):
+        future.result(60)
+    assert live(warehouse) == [2] * 30
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
+def test_a_load_of_another_tenant_meanwhile_does_no_harm(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(rows(1), write_mode=mode)
+    slow = Gated(rows(1))
+    future = in_thread(lambda: warehouse.loader(write_mode=mode).run(slow))
+    assert slow.read.wait(60)
+    # It even changes the table under the slow one: a new column, a wider one.
+    warehouse.load([{"id": "x", "w": 1, "v": "text"}], write_mode=mode, tenant_id="GLOBEX")
+    slow.gate.set()
+    assert counts(future.result(60).as_dict()) == (0, 0, 30, 0)
+    assert live(warehouse) == ["1"] * 30
+
+
+@pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
+def test_a_table_emptied_while_a_load_reads_is_not_left_empty(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(rows(1), write_mode=mode)
+    slow = Gated(rows(1))
+    future = in_thread(lambda: warehouse.loader(write_mode=mode).run(slow))
+    assert slow.read.wait(60)
+    warehouse.execute("DELETE FROM products")
+    slow.gate.set()
+    with pytest.raises(M2PLoadError, match="changed products while this one read"):
+        future.result(60)
+    assert counts(warehouse.load(rows(1), write_mode=mode)) == (30, 0, 0, 0)
+
+
+def test_two_loads_add_different_columns(warehouse: Warehouse) -> None:
+    warehouse.load(rows(1))
+    one, two = Gated([row | {"one": 1} for row in rows(1)]), Gated([row | {"two": 2} for row in rows(1)], [{"id": "new", "one": "x"}])
+    futures = [in_thread(lambda s=s: warehouse.loader(tenant_id=t).run(s)) for s, t in ((one, "A"), (two, "B"))]  # type: ignore[misc]
+    for stream, future in zip((one, two), futures, strict=True):
+        assert stream.read.wait(60)
+        stream.gate.set()
+        future.result(60)
+    assert {(row["v"], row["one"], row["two"]) for row in warehouse.read(_m2p_tenant_id="A")} == {(1, "1", None)}
+    assert {(row["v"], row["one"], row["two"]) for row in warehouse.read(_m2p_tenant_id="B")} == {(1, None, 2), (None, "x", None)}
+    again = warehouse.load([row | {"two": 2} for row in rows(1)], [{"id": "new", "one": "x"}], tenant_id="B")
+    assert counts(again) == (0, 0, 31, 0)
+
+
+def test_a_load_waits_no_longer_than_it_was_told(warehouse: Warehouse) -> None:
+    warehouse.load(rows(1))
+    if warehouse.way == "portable":
+        pytest.skip("the portable way has no lock of its own")
+    holder = warehouse.engine.connect()
+    if warehouse.way == "sqlite":
+        holder.exec_driver_sql("BEGIN IMMEDIATE")
+        message = "The database stayed locked by another process for more than 0 s"
+    else:
+        message = "Another load held products for more than 0 s"
+        _hold_lock(warehouse, holder)
+    with pytest.raises(M2PLoadError, match=f"{message}.*run the task again"):
+        warehouse.load(rows(2), lock_seconds=0.3)
+    holder.rollback()
+    holder.close()
+    warehouse.engine.dispose()  # the lock ends with its connection
+    assert counts(warehouse.load(rows(2), lock_seconds=0.3)) == (0, 30, 0, 0)
+
+
+def _hold_lock(warehouse: Warehouse, holder: sa.Connection) -> None:
+    """Take the lock as a load would."""
+    dialect = warehouse.loader()._dialect(holder)
+    holder.rollback()
+    holder.detach()
+    dialect.transaction("products", 5).__enter__()
+
+
+def test_a_statement_timeout_of_the_server_is_a_clear_error(postgres: Warehouse) -> None:
+    postgres.load(rows(1))
+    postgres.execute(f"ALTER DATABASE {postgres.url.database} SET statement_timeout = '200ms'")
+    postgres.engine.dispose()
+    with postgres.engine.connect() as holder:
+        holder.execute(sa.text("UPDATE products SET v = v"))
+        with pytest.raises(M2PLoadError, match=r"QueryCanceled \(57014\): canceling statement due to statement timeout"):
+            postgres.load(rows(2))
+    assert live(postgres) == [1] * 30
+    assert counts(postgres.load(rows(2))) == (0, 30, 0, 0)
+
+
+def test_a_reader_is_never_in_the_way_of_sqlite(sqlite: Warehouse) -> None:
+    sqlite.load(rows(1))
+    with sqlite.engine.connect() as reader:
+        found = reader.execute(sa.text("SELECT v FROM products"))
+        assert found.fetchone() is not None
+        with pytest.raises(M2PLoadError, match="locked"):
+            sqlite.load(rows(2), lock_seconds=0.3)
+        found.close()
+    assert counts(sqlite.load(rows(2))) == (0, 30, 0, 0)
+
+
+def test_history_stays_in_order_though_the_clock_goes_backwards(warehouse: Warehouse) -> None:
+    warehouse.load(rows(1), write_mode="history")
+    # As if the first load had run on a host whose clock is a day ahead.
+    (books,) = warehouse.loads()
+    ahead = books["finished_at"] + timedelta(days=1)
+    warehouse.execute("UPDATE _m2p_loads SET finished_at = :ahead", ahead=_bound(warehouse, ahead))
+    warehouse.execute("UPDATE products SET _m2p_valid_from = :ahead", ahead=_bound(warehouse, ahead))
+    for value in (2, 3):
+        assert counts(warehouse.load(rows(value), write_mode="history")) == (0, 30, 0, 0)
+    intervals: dict[str, list[tuple[Any, Any, Any]]] = {}
+    for row in warehouse.read(meta=True):
+        intervals.setdefault(row["id"], []).append((in_utc(row["_m2p_valid_from"]), in_utc(row["_m2p_valid_to"]), row["v"]))
+    for states in intervals.values():
+        (a, b, _), (c, d, _), (e, f, _) = sorted(states, key=lambda s: s[0])
+        assert a < b == c < d == e
+        assert f is None
+        assert [state[2] for state in sorted(states, key=lambda s: s[0])] == [1, 2, 3]
+
+
+def _bound(warehouse: Warehouse, moment: Any) -> Any:
+    return moment.isoformat(" ", "microseconds") if warehouse.way == "sqlite" else moment
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_connection_lost_around_any_commit(postgres: Warehouse, postgres_port: int, mode: str, delivered: bool) -> None:
+    """The load may have been applied or not: the retry must come to the same table, and the error must not say otherwise."""
+    for commit in range(1, 40):
+        table = f"t{commit}"
+        if commit % 2:
+            postgres.load(rows(0), table=table, write_mode=mode, load_id="before")
+        with Proxy(postgres_port, commit, delivered=delivered) as proxy:
+            broken = Warehouse("psycopg", postgres.url.set(port=proxy.port), poolclass=sa.pool.NullPool)
+            spec = {"table": table, "write_mode": mode, "load_id": "same"}
+            try:
+                broken.load(rows(1), rows(1, 35), **spec)
+            except M2PLoadError as error:
+                applied = table in postgres.tables() and 1 in {row["v"] for row in postgres.read(table)}
+                assert not applied or "Nothing was written" not in str(error)
+            else:
+                assert not proxy.fired
+        result = postgres.load(rows(1), rows(1, 35), attempt=2, **spec)
+        found = postgres.read(table, meta=True)
+        now = [row for row in found if row["_m2p_load_id"] == "same" and row.get("_m2p_valid_to") is None]
+        assert [row["v"] for row in now] == [1] * 35
+        before = {"append": 30, "history": 30}.get(mode, 0) if commit % 2 else 0
+        assert len(found) == 35 + before
+        assert result["rows_read"] == 65
+        if not proxy.fired:
+            break
+    else:
+        raise AssertionError("a load that never ends")
+    assert commit > 3
+
+
+def test_a_backend_that_is_terminated_while_a_load_reads(postgres: Warehouse) -> None:
+    postgres.load(rows(1))
+    slow = Gated(rows(2))
+    future = in_thread(lambda: postgres.loader(load_id="x").run(slow))
+    assert slow.read.wait(60)
+    with postgres.engine.connect() as connection:
+        gone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        assert connection.exec_driver_sql(gone).scalars().all() == [True]
+    slow.gate.set()
+    with pytest.raises(M2PLoadError, match="The warehouse refused the load into products"):
+        future.result(60)
+    assert slow.closed
+    assert live(postgres) == [1] * 30
+    assert counts(postgres.load(rows(2), load_id="x", attempt=2)) == (0, 30, 0, 0)

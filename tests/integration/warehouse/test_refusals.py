@@ -1,0 +1,253 @@
+"""What is refused: clearly, without a value of a row in the message, and with the table as it was."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_m2p.client.page import Page
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError, M2PResponseError, M2PSchemaError
+from airflow_provider_m2p.warehouse import Loader
+from airflow_provider_m2p.warehouse.spec import LoadSpec
+from tests.integration.warehouse.streams import Pages, Warehouse, counts
+
+SECRET = "4111-1111-1111-1111"
+ROWS = [{"id": "a", "n": 1}]
+
+
+def refused(run: Callable[[], Any], error: type[M2PError], message: str) -> str:
+    """Run, expect the refusal, and return all that a log could show of it."""
+    with pytest.raises(error, match=message) as caught:
+        run()
+    return "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"write_mode": "merge"}, "write_mode='merge' is none of append, replace, upsert, history"),
+        ({"schema_policy": "strict"}, "schema_policy='strict' is none of evolve, freeze, ignore"),
+        ({"key_columns": ()}, "key_columns is empty"),
+        ({"key_columns": ("id", "")}, "key_columns is empty"),
+        ({"max_delete_ratio": 1.5}, "max_delete_ratio=1.5 is not between 0 and 1"),
+        ({"max_delete_ratio": -0.1}, "max_delete_ratio=-0.1 is not between 0 and 1"),
+        ({"table": ""}, "needs a table and a tenant id"),
+        ({"tenant_id": ""}, "needs a table and a tenant id"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_done(sqlite: Warehouse, spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(M2PConfigError, match=message):
+        sqlite.loader(**spec).check()
+    with pytest.raises(M2PConfigError, match=message):
+        sqlite.load(ROWS, **spec)
+    assert sqlite.tables() == set()
+
+
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert", "history"])
+def test_rows_without_the_key_are_refused(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(ROWS, write_mode=mode)
+    before = warehouse.read(meta=True)
+    for rows in ([{"n": 2}], [{"id": None}], [{"id": {}}], [{"id": "b"}, {"n": 2}]):
+        with pytest.raises(M2PSchemaError, match="key"):
+            warehouse.load([{"id": "c"}], rows, write_mode=mode, max_delete_ratio=1)
+    assert warehouse.read(meta=True) == before
+    assert len(warehouse.loads()) == 1
+
+
+def test_rows_that_are_no_objects_are_refused(warehouse: Warehouse) -> None:
+    warehouse.load(ROWS)
+    for page in (b"[1]", b'["%s"]' % SECRET.encode(), b"[null]", b"[[]]"):
+        shown = refused(lambda page=page: warehouse.load(ROWS, page), M2PResponseError, "Page 1, row 0 is not an object")  # type: ignore[misc]
+        assert SECRET not in shown
+    assert warehouse.read() == ROWS
+
+
+MODES = ["append", "replace", "upsert", "history"]
+
+
+@pytest.mark.parametrize("made", MODES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_table_made_by_another_write_mode(warehouse: Warehouse, made: str, mode: str) -> None:
+    warehouse.load(ROWS, write_mode=made)
+    if mode == made or (made, mode) == ("replace", "upsert"):
+        assert warehouse.load(ROWS, write_mode=mode)["rows_read"] == 1
+        return
+    with pytest.raises(M2PSchemaError, match="Table 'products'.*(write_mode|write mode).*"):
+        warehouse.loader(write_mode=mode).check()
+    before = warehouse.read(meta=True)
+    with pytest.raises(M2PSchemaError):
+        warehouse.load([{"id": "b"}], write_mode=mode, max_delete_ratio=1)
+    assert warehouse.read(meta=True) == before
+
+
+def test_a_table_with_another_key(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a", "code": "x"}])
+    message = r"incompatible key.*key_columns=\['code'\] needs a unique key on \(_m2p_tenant_id, code\), the table has \(_m2p_tenant_id, id\)"
+    with pytest.raises(M2PSchemaError, match=message):
+        warehouse.loader(key_columns=("code",)).check()
+    for keys in (("id", "code"), ("nothing",)):
+        with pytest.raises(M2PSchemaError, match="incompatible key"):
+            warehouse.load([{"id": "a", "code": "x", "nothing": 1}], key_columns=keys)
+
+
+def test_a_table_that_somebody_else_made(warehouse: Warehouse) -> None:
+    warehouse.execute("CREATE TABLE products (id VARCHAR(9) PRIMARY KEY, n INTEGER)")
+    warehouse.execute("INSERT INTO products VALUES ('x', 1)")
+    for mode in MODES:
+        with pytest.raises(M2PSchemaError, match=r"exists but was not made for write_mode='\w+': it lacks _m2p_tenant_id, _m2p_load_id"):
+            warehouse.load(ROWS, write_mode=mode)
+    assert warehouse.read() == [{"id": "x", "n": 1}]
+
+
+def test_a_column_that_must_not_be_null_and_is_nobodys(warehouse: Warehouse) -> None:
+    warehouse.load(ROWS)
+    if warehouse.way == "sqlite":
+        warehouse.execute("CREATE TRIGGER t BEFORE INSERT ON products BEGIN SELECT RAISE(ABORT, 'no'); END")
+    else:
+        warehouse.execute("ALTER TABLE products ADD COLUMN must INTEGER DEFAULT 1 NOT NULL")
+        warehouse.execute("ALTER TABLE products ALTER COLUMN must DROP DEFAULT")
+    with pytest.raises(M2PLoadError, match="The warehouse refused the load into products.*Nothing was written"):
+        warehouse.load([*ROWS, {"id": SECRET}])
+    assert [row["id"] for row in warehouse.read()] == ["a"]
+
+
+@pytest.mark.parametrize("secret", [SECRET, f"it's {SECRET}", f'"{SECRET}"', f"x\n{SECRET}", f"'{SECRET}', '{SECRET}"])
+def test_no_message_has_a_value(warehouse: Warehouse, secret: str, caplog: pytest.LogCaptureFixture) -> None:
+    warehouse.load([{"id": "a", "v": "x", "n": 1}])
+    unique = "CREATE UNIQUE INDEX one ON products (n)"
+    warehouse.execute(unique if warehouse.way != "mariadb" else "CREATE UNIQUE INDEX one ON products (v(100))")
+    rows = [{"id": "a", "v": "x", "n": 1}, {"id": secret, "v": secret, "n": 2}, {"id": f"{secret}2", "v": secret, "n": 2}]
+    shown = refused(lambda: warehouse.load(rows), M2PLoadError, "The warehouse refused the load")
+    assert SECRET not in shown
+    noise = "".join(sha256(bytes([n])).hexdigest() for n in range(250))  # which no index can compress
+    too_long = {"id": secret + noise, "v": "x"}
+    if warehouse.way != "sqlite":
+        shown += refused(lambda: warehouse.load([rows[0], too_long]), M2PLoadError, "The warehouse refused the load")
+    assert SECRET not in shown + caplog.text
+    assert len(warehouse.read()) == 1
+
+
+def test_a_check_constraint_of_others_shows_no_value(warehouse: Warehouse) -> None:
+    price = int("4" + "1" * 9)
+    warehouse.load(ROWS)
+    if warehouse.way == "sqlite":
+        warehouse.execute("CREATE TRIGGER t BEFORE INSERT ON products WHEN new.n > 5 BEGIN SELECT RAISE(ABORT, 'too much'); END")
+    else:
+        warehouse.execute("ALTER TABLE products ADD CONSTRAINT small CHECK (n < 5)")
+    shown = refused(lambda: warehouse.load([*ROWS, {"id": SECRET, "n": price}]), M2PLoadError, "small|too much")
+    assert SECRET not in shown
+    assert str(price) not in shown
+
+
+class Failing(Pages):
+    """A list whose second page does not come."""
+
+    def __iter__(self) -> Iterator[Page]:
+        yield next(super().__iter__())
+        raise M2PResponseError("the platform went away")
+
+
+def test_an_error_of_the_platform_writes_nothing_and_is_shown_as_it_is(warehouse: Warehouse) -> None:
+    warehouse.load(ROWS)
+    before = warehouse.read(meta=True)
+    pages = Failing([[{"id": "b"}]])
+    with pytest.raises(M2PResponseError, match="the platform went away"):
+        warehouse.loader().run(pages)
+    assert pages.closed
+    assert warehouse.read(meta=True) == before
+    assert not [name for name in warehouse.tables() if "stage_" in name]
+
+
+def test_a_schema_that_does_not_exist(postgres: Warehouse) -> None:
+    with pytest.raises(M2PLoadError, match="The schema 'nowhere' does not exist. Create it, or name another"):
+        postgres.loader(schema="nowhere").check()
+
+
+@pytest.fixture
+def guest(postgres: Warehouse) -> Iterator[Warehouse]:
+    """A warehouse whose user may read and write the books, and what a test grants."""
+    postgres.load(ROWS)
+    name = f"guest_{postgres.url.database}"
+    postgres.execute(f"CREATE ROLE {name} LOGIN")
+    postgres.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON _m2p_loads, _m2p_columns, _m2p_staged TO {name}")
+    warehouse = Warehouse("psycopg", postgres.url.set(username=name))
+    yield warehouse
+    warehouse.close()
+    postgres.execute(f"DROP OWNED BY {name}")
+    postgres.execute(f"DROP ROLE {name}")
+
+
+def test_a_privilege_that_is_missing_is_told_before_the_first_page(postgres: Warehouse, guest: Warehouse) -> None:
+    name = guest.url.username
+    with pytest.raises(M2PLoadError, match=f"The user '{name}' lacks the privilege SELECT on table"):
+        guest.loader().check()
+    postgres.execute(f"GRANT SELECT, INSERT, UPDATE ON products TO {name}")
+    with pytest.raises(M2PLoadError, match="lacks the privilege DELETE on table"):
+        guest.loader().check()
+    with pytest.raises(M2PLoadError, match="lacks the privilege CREATE on schema 'public'"):
+        guest.loader(table="other").check()
+    postgres.execute(f"GRANT DELETE ON products TO {name}")
+    assert counts(guest.load([*ROWS, {"id": "b", "n": 1}])) == (1, 0, 1, 0)
+    with pytest.raises(M2PLoadError, match="must be owner of table products"):
+        guest.load([*ROWS, {"id": "b", "n": 1, "new": 1}])
+    assert len(postgres.read()) == 2
+
+
+def test_no_server(postgres_url: sa.URL) -> None:
+    engine = sa.create_engine(postgres_url.set(port=1))
+    shown = refused(lambda: Loader(engine, LoadSpec(table="t", tenant_id="a", load_id="l")).check(), M2PLoadError, "refused the load into t")
+    assert "Connection refused" in shown
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises((M2PConfigError, ModuleNotFoundError)):
+        engine = sa.create_engine("postgresql+psycopg://u@127.0.0.1/d")
+        Loader(engine, LoadSpec(table="t", tenant_id="a", load_id="l")).check()
+
+
+def test_a_database_that_may_only_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.db"
+    warehouse = Warehouse("sqlite", sa.make_url(f"sqlite:///{path}"))
+    warehouse.load(ROWS)
+    warehouse.close()
+    read_only = Warehouse("sqlite", sa.make_url(f"sqlite:///file:{path}?mode=ro&uri=true"))
+    with pytest.raises(M2PLoadError, match="readonly database"):
+        read_only.loader().check()
+    read_only.close()
+    empty = Warehouse("sqlite", sa.make_url(f"sqlite:///{tmp_path}/nowhere/w.db"))
+    with pytest.raises(M2PLoadError, match="unable to open database file"):
+        empty.loader().check()
+    empty.close()
+
+
+def test_a_check_changes_nothing_but_the_books(warehouse: Warehouse) -> None:
+    warehouse.loader().check()
+    warehouse.loader().check()
+    assert warehouse.tables() == {"_m2p_loads", "_m2p_columns", "_m2p_staged"}
+    assert warehouse.loads() == []
+
+
+def test_a_connection_is_given_back_as_it_was(warehouse: Warehouse) -> None:
+    """The engine is the caller's: what a load sets on a connection must not stay."""
+    query = {
+        "mariadb": "SELECT @@SESSION.sql_mode, @@SESSION.time_zone",
+        "sqlite": "SELECT 1",
+    }.get(warehouse.way, "SELECT current_setting('lock_timeout'), current_setting('datestyle')")
+    with warehouse.engine.connect() as connection:
+        before = connection.exec_driver_sql(query).all()
+        level = getattr(connection.connection.driver_connection, "isolation_level", None)
+    warehouse.load(ROWS)
+    with pytest.raises(M2PSchemaError):
+        warehouse.load([{}])
+    with warehouse.engine.connect() as connection:
+        assert connection.exec_driver_sql(query).all() == before
+        assert getattr(connection.connection.driver_connection, "isolation_level", None) == level

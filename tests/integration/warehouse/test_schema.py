@@ -1,0 +1,335 @@
+"""How tables change shape: new columns, wider types, policies, hostile names, columns of others."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from tests.integration.warehouse.streams import Warehouse, counts, in_utc, number
+from tests.unit.columns.documents import HOSTILE, instant_of, parse
+
+MODES = ["append", "replace", "upsert", "history"]
+
+
+def changes(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [(c["change"], c.get("column", c["field"]), c.get("from", ""), c.get("type", "")) for c in result["schema_changes"]]
+
+
+def value_of(text: str) -> Any:
+    return json.loads(text, parse_float=Decimal)
+
+
+WIDENINGS = [
+    ("int-number", "1", "2.50", "number"),
+    ("int-big", "1", "12345678901234567890", "number"),
+    ("int-text", "1", '"x"', "text"),
+    ("number-text", "8500.00", '"x"', "text"),
+    ("bool-text", "true", '"x"', "text"),
+    ("bool-int", "false", "0", "text"),
+    ("date-text", '"2025-09-25"', '"soon"', "text"),
+    ("date-instant", '"2025-09-25"', '"2025-09-25T00:00:00Z"', "text"),
+    ("instant-text", '"2025-09-25T06:53:54.25+05:30"', '"soon"', "text"),
+    ("json-text", '[1.10,{"a":"b"}]', '"x"', "text"),
+    ("int-json", "1", "[1]", "text"),
+    ("text-int", '"x"', "1", "text"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "kind"), [w[1:] for w in WIDENINGS], ids=[w[0] for w in WIDENINGS])
+@pytest.mark.parametrize("mode", ["upsert", "history"])
+def test_a_column_widens_and_keeps_what_it_holds(warehouse: Warehouse, before: str, after: str, kind: str, mode: str) -> None:
+    unchanged = f'{{"id":"a","v":{before}}}'
+    warehouse.load(f'[{unchanged},{{"id":"n","v":null}},{{"id":"z","v":{before}}}]'.encode(), write_mode=mode)
+    result = warehouse.load(f'[{unchanged},{{"id":"n"}},{{"id":"z","v":{after}}}]'.encode(), write_mode=mode)
+    assert counts(result) == (0, 1, 2, 0)
+    widened = [] if kind == "text" and before == '"x"' else [("widen", "v", kind)]
+    assert [(c["change"], c["column"], c["type"]) for c in result["schema_changes"]] == widened
+    rows = {(row["id"], row.get("_m2p_valid_to") is None): row["v"] for row in warehouse.read(meta=True)}
+    assert rows["n", True] is None
+    for key in [("a", True)] + ([("z", False)] if mode == "history" else []):
+        value = value_of(before)
+        if kind == "number":
+            assert number(rows[key]) == value
+        elif isinstance(value, bool | list):
+            assert parse(rows[key]) == value_of(before)
+        elif isinstance(value, int | Decimal):
+            assert Decimal(rows[key]) == value
+        else:
+            assert rows[key] == value or instant_of(rows[key]) == instant_of(value) is not None
+    new = value_of(after)
+    assert (Decimal(rows["z", True]) if isinstance(new, int | Decimal) else rows["z", True]) == (after if isinstance(new, list) else new)
+    assert changes(warehouse.load(f'[{unchanged},{{"id":"n"}},{{"id":"z","v":{after}}}]'.encode(), write_mode=mode)) == []
+
+
+def test_a_type_is_inferred_over_the_whole_load_not_the_first_page(warehouse: Warehouse) -> None:
+    values = ["1", "2.5", "null", '"2025-01-01"', "true"]
+    warehouse.load(*(f'[{{"id":{n},"v":{value}}}]'.encode() for n, value in enumerate(values)))
+    assert [row["v"] for row in sorted(warehouse.read(), key=lambda r: r["id"])] == ["1", "2.5", None, "2025-01-01", "true"]
+
+
+def test_a_new_field_adds_a_column_and_a_vanished_one_stays(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a", "old": 1}, {"id": "b", "old": 2}])
+    result = warehouse.load([{"id": "a", "new": {"x": True}}, {"id": "b", "old": 2}])
+    assert changes(result) == [("add", "new__x", "", "bool")]
+    assert counts(result) == (0, 1, 1, 0)
+    assert [(r["id"], r["old"], r["new__x"]) for r in warehouse.read()] == [("a", None, True), ("b", 2, None)]
+
+
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_the_key_widens_where_the_database_can(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load([{"id": 1, "v": 1}, {"id": 2, "v": 1}], write_mode=mode)
+    if warehouse.way == "portable":
+        with pytest.raises(M2PSchemaError, match="key column 'id' would have to change from int to text.*Load into a new table"):
+            warehouse.load([{"id": 1, "v": 1}, {"id": "x"}], write_mode=mode, max_delete_ratio=1)
+        assert len(warehouse.read()) == 2
+        return
+    result = warehouse.load([{"id": 1, "v": 1}, {"id": "x", "v": 1}], write_mode=mode, max_delete_ratio=1)
+    assert changes(result) == [("widen", "id", "int", "text")]
+    assert counts(result) == (1, 0, 1, 1)
+    assert {row["id"] for row in warehouse.read()} == ({"1", "2", "x"} if mode == "upsert" else {"1", "x"})
+    assert counts(warehouse.load([{"id": 1, "v": 1}, {"id": "x", "v": 1}], write_mode=mode)) == (0, 0, 2, 0)
+    assert counts(warehouse.load([{"id": 1, "v": 2}, {"id": "x", "v": 1}], write_mode=mode)) == (0, 1, 1, 0)
+
+
+def test_freeze_lists_every_change_and_writes_nothing(warehouse: Warehouse) -> None:
+    with pytest.raises(M2PSchemaError, match=r"does not exist, and schema_policy='freeze' forbids to create it"):
+        warehouse.load([{"id": "a"}], schema_policy="freeze")
+    warehouse.load([{"id": "a", "n": 1}])
+    before = warehouse.read(meta=True)
+    assert counts(warehouse.load([{"id": "a", "n": 1}], schema_policy="freeze")) == (0, 0, 1, 0)
+    with pytest.raises(M2PSchemaError, match=r"widen n from int to number; add new bool; add o__x text\. Nothing was written"):
+        warehouse.load([{"id": "b", "n": Decimal("2.5"), "new": True, "o": {"x": "secret"}}], schema_policy="freeze", max_delete_ratio=1)
+    assert warehouse.read(meta=True) == before
+
+
+def test_ignore_drops_unknown_fields_and_says_so(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a", "n": 1}])
+    result = warehouse.load([{"id": "a", "n": 2, "new": 1, "o": {"x": 1}}, {"id": "b", "o": 1}], schema_policy="ignore")
+    assert sorted(changes(result)) == [("ignore", "new", "", ""), ("ignore", "o", "", ""), ("ignore", "o.x", "", "")]
+    assert [(row["id"], row["n"]) for row in warehouse.read()] == [("a", 2), ("b", None)]
+    assert "ignore" in warehouse.loads()[-1]["schema_changes"]
+
+
+def test_fields_once_ignored_arrive_when_the_policy_is_evolve_again(warehouse: Warehouse) -> None:
+    rows = [{"id": "a", "n": 1, "new": 1}, {"id": "b", "n": 1}]
+    warehouse.load([{"id": "a", "n": 1}, {"id": "b", "n": 1}])
+    assert counts(warehouse.load(rows, schema_policy="ignore")) == (0, 0, 2, 0)
+    rows[0]["n"] = rows[1]["n"] = 2
+    assert counts(warehouse.load(rows, schema_policy="ignore")) == (0, 2, 0, 0)
+    assert counts(warehouse.load(rows)) == (0, 1, 1, 0)
+    assert [row["new"] for row in warehouse.read()] == [1, None]
+
+
+def test_rows_arrive_anew_when_they_are_flattened_otherwise(warehouse: Warehouse) -> None:
+    rows = [{"id": "a", "o": {"x": 1}}, {"id": "b"}]
+    warehouse.load(rows, max_depth=0)
+    assert counts(warehouse.load(rows)) == (0, 1, 1, 0)
+    assert [row["o__x"] for row in warehouse.read()] == [1, None]
+
+
+def test_ignore_creates_a_table_that_is_missing(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a", "n": 1}], schema_policy="ignore")
+    assert first_class.read() == [{"id": "a", "n": 1}]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_colliding_names_across_loads(warehouse: Warehouse, order: int) -> None:
+    first, second = [("productId", "one"), ("product_id", "two")][::order]
+    warehouse.load([{"id": "a", first[0]: first[1]}])
+    warehouse.load([{"id": "a", second[0]: second[1], first[0]: first[1]}])
+    warehouse.load([{"id": "b", "ProductID": "three", "PRODUCT-ID": "four"}, {"id": "a", second[0]: second[1], first[0]: first[1]}])
+    fields = warehouse.fields()
+    rows = {row["id"]: row for row in warehouse.read()}
+    assert fields[first[0],] == "product_id"
+    assert [rows["a"][fields[name,]] for name, _ in (first, second)] == [first[1], second[1]]
+    assert [rows["b"][fields[name,]] for name in ("ProductID", "PRODUCT-ID")] == ["three", "four"]
+
+
+RESERVED = ("select", "table", "order", "group", "user", "end", "null", "primary", "xmin", "ctid", "rowid", "oid", "rank", "value")
+
+
+def test_hostile_names_are_columns_like_others(warehouse: Warehouse) -> None:
+    names = [*HOSTILE, *RESERVED, *(name.upper() for name in RESERVED), "'; DROP TABLE products; --", "🙂", "%(id)s", ":id", "?", "c0", "ord"]
+    names = sorted(set(names) - {"id"})
+    row = {"id": "a"} | {name: f"v{n}" for n, name in enumerate(names)}
+    warehouse.load([row])
+    nested = {"id": "b", "nest": dict(row)}
+    warehouse.load([row, nested])
+    row[names[0]] = 5
+    assert counts(warehouse.load([row, nested])) == (0, 1, 1, 0)
+    fields = warehouse.fields()
+    found = {r["id"]: r for r in warehouse.read()}
+    assert {name: found["a"][fields[name,]] for name in names} == {n: str(row[n]) for n in names}
+    assert {name: found["b"][fields["nest", name]] for name in names} == {n: nested["nest"][n] for n in names}  # type: ignore[index]
+    assert max(len(column.encode()) for column in fields.values()) <= {"mariadb": 64}.get(warehouse.way, 9999 if warehouse.way == "sqlite" else 63)
+
+
+def test_names_over_the_limit_stay_apart(warehouse: Warehouse) -> None:
+    names = ["x" * 70 + str(n) for n in range(3)] + ["é" * 63]
+    row = {"id": "a"} | {name: n for n, name in enumerate(names)}
+    warehouse.load([row])
+    warehouse.load([row | {"x" * 71: 9}])
+    fields = warehouse.fields()
+    (found,) = warehouse.read()
+    assert [found[fields[name,]] for name in [*names, "x" * 71]] == [0, 1, 2, 3, 9]
+
+
+@pytest.mark.parametrize("table", ["Order", "select", 'we"ird', "per%cent", "co:lon", "semi;colon", "back`tick", "sp ace", "tüb", "a.b"])
+@pytest.mark.parametrize("mode", ["upsert", "append"])
+def test_any_table_name(warehouse: Warehouse, table: str, mode: str) -> None:
+    for n in range(2):
+        warehouse.load([{"id": "a", "n": n}], table=table, write_mode=mode, load_id="x")
+    warehouse.load([{"id": "a", "n": "x", "new": 1}], table=table, write_mode=mode, load_id="x")
+    assert warehouse.read(table) == [{"id": "a", "n": "x", "new": 1}]
+    assert not [name for name in warehouse.tables() if "stage_" in name or "wider" in name]
+
+
+def test_a_schema_of_its_own(postgres: Warehouse) -> None:
+    postgres.execute('CREATE SCHEMA "Odd %schema:x"')
+    for n in (1, "x"):
+        postgres.load([{"id": "a", "n": n}], schema="Odd %schema:x")
+    names = sa.inspect(postgres.engine).get_table_names(schema="Odd %schema:x")
+    assert sorted(names) == ["_m2p_columns", "_m2p_loads", "_m2p_staged", "products"]
+    assert postgres.tables() == set()
+
+
+def test_two_schemas_keep_their_own_books(postgres: Warehouse) -> None:
+    for schema in ("one", "two"):
+        postgres.execute(f"CREATE SCHEMA {schema}")
+        assert counts(postgres.load([{"id": "a"}], schema=schema, load_id="x")) == (1, 0, 0, 0)
+    assert counts(postgres.load([{"id": "a"}], schema="one")) == (0, 0, 1, 0)
+
+
+def test_more_columns_than_the_database_takes(warehouse: Warehouse) -> None:
+    limit = {"sqlite": 2000, "mariadb": 1017, "portable": 1000}.get(warehouse.way, 1600)
+    warehouse.load([{"id": "a"}])
+    with pytest.raises(M2PSchemaError, match=rf"need \d+ columns, and a table of this database has at most {limit}\. Nothing was written"):
+        warehouse.load([{"id": "b"} | {f"f{n}": True for n in range(2500)}], max_delete_ratio=1)
+    assert warehouse.read() == [{"id": "a"}]
+    assert not [name for name in warehouse.tables() if "stage_" in name]
+
+
+def test_hundreds_of_columns(warehouse: Warehouse) -> None:
+    row = {"id": "a"} | {f"f{n}": True for n in range(700)}
+    warehouse.load([row])
+    assert counts(warehouse.load([row, {"id": "b", "f3": False}])) == (1, 0, 1, 0)
+    assert sum(value is not None for value in warehouse.read()[1].values()) == 2
+
+
+# -- what others did to the table --------------------------------------------------------------------------------------
+
+
+def test_columns_of_others_survive(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a", "n": 1}])
+    warehouse.execute("ALTER TABLE products ADD COLUMN remark VARCHAR(20) DEFAULT 'none' NOT NULL")
+    warehouse.execute("UPDATE products SET remark = 'mine'")
+    warehouse.load([{"id": "a", "n": 2}, {"id": "b", "n": 1}])
+    warehouse.load([{"id": "a", "n": "x"}, {"id": "b", "n": 1}])  # in SQLite this makes the table anew
+    warehouse.load([{"id": "a", "n": "x"}, {"id": "b", "n": 1}, {"id": "c", "n": 1}])
+    assert [(row["id"], row["n"], row["remark"]) for row in warehouse.read()] == [("a", "x", "mine"), ("b", "1", "none"), ("c", "1", "none")]
+
+
+@pytest.mark.parametrize("unique", [True, False])
+def test_indexes_views_and_triggers_of_others_survive_a_rebuild(sqlite: Warehouse, unique: bool) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    sqlite.execute(f"CREATE {'UNIQUE' if unique else ''} INDEX mine ON products (n)")
+    sqlite.execute("CREATE VIEW dear AS SELECT id FROM products WHERE n > 0")
+    sqlite.execute("CREATE TABLE seen (id TEXT)")
+    sqlite.execute("CREATE TRIGGER watch AFTER INSERT ON products BEGIN INSERT INTO seen VALUES (new.id); END")
+    sqlite.load([{"id": "a", "n": "x"}, {"id": "b", "n": "y"}])
+    with sqlite.engine.connect() as connection:
+        objects = connection.execute(sa.text("SELECT type, name, tbl_name FROM sqlite_master WHERE name IN ('mine', 'dear', 'watch')")).all()
+        assert sorted(map(tuple, objects)) == [("index", "mine", "products"), ("trigger", "watch", "products"), ("view", "dear", "dear")]
+        assert connection.execute(sa.text("SELECT id FROM dear ORDER BY id")).scalars().all() == ["a", "b"]
+        assert connection.execute(sa.text("SELECT id FROM seen")).scalars().all() == ["b"]
+
+
+def test_a_view_in_the_way_of_a_wider_type_is_a_clear_refusal(postgres: Warehouse) -> None:
+    postgres.load([{"id": "a", "n": 1}])
+    postgres.execute("CREATE VIEW dear AS SELECT n FROM products")
+    with pytest.raises(M2PLoadError, match=r"cannot alter type of a column used by a view.*Nothing was written"):
+        postgres.load([{"id": "a", "n": "x"}])
+    assert postgres.read() == [{"id": "a", "n": 1}]
+
+
+def test_a_dropped_column_heals(warehouse: Warehouse) -> None:
+    rows = [{"id": "a", "n": 1, "m": "x"}, {"id": "b", "m": "y"}]
+    warehouse.load(rows)
+    warehouse.execute("ALTER TABLE products DROP COLUMN n")
+    result = warehouse.load(rows)
+    assert changes(result) == [("add", "n", "", "int")]
+    assert [(row["id"], row["n"], row["m"]) for row in warehouse.read()] == [("a", 1, "x"), ("b", None, "y")]
+    assert counts(warehouse.load(rows)) == (0, 0, 2, 0)
+
+
+@pytest.mark.parametrize("mode", ["upsert", "history"])
+def test_a_dropped_column_heals_for_every_tenant(warehouse: Warehouse, mode: str) -> None:
+    rows = [{"id": "a", "n": 1}]
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        warehouse.load(rows, tenant_id=tenant, write_mode=mode)
+    warehouse.execute("ALTER TABLE products DROP COLUMN n")
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        warehouse.load(rows, tenant_id=tenant, write_mode=mode)
+        assert counts(warehouse.load(rows, tenant_id=tenant, write_mode=mode)) == (0, 0, 1, 0)
+    live = [row for row in warehouse.read(meta=True) if row.get("_m2p_valid_to") is None]
+    assert [(row["_m2p_tenant_id"], row["n"]) for row in live] == [("ACME_CORP", 1), ("GLOBEX", 1)]
+
+
+def test_a_renamed_column_is_not_forgotten(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a", "n": 1}])
+    warehouse.execute("ALTER TABLE products RENAME COLUMN n TO kept")
+    warehouse.load([{"id": "a", "n": 1}])
+    assert warehouse.read() == [{"id": "a", "kept": 1, "n": 1}]
+
+
+def test_a_column_that_was_made_for_a_field_beforehand_is_taken(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a"}])
+    warehouse.execute("ALTER TABLE products ADD COLUMN unit_fee BIGINT")
+    assert changes(warehouse.load([{"id": "a", "unitFee": 1}])) == [("adopt", "unit_fee", "int", "int")]
+    assert warehouse.read() == [{"id": "a", "unit_fee": 1}]
+    warehouse.load([{"id": "a", "unitFee": Decimal("1.5"), "unit_fee": "other"}])
+    (row,) = warehouse.read()
+    assert number(row["unit_fee"]) == Decimal("1.5")
+    assert row[warehouse.fields()["unit_fee",]] == "other"
+
+
+def test_two_fields_cannot_both_take_a_column_made_beforehand(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a"}])
+    warehouse.execute("ALTER TABLE products ADD COLUMN unit_fee BIGINT")
+    warehouse.load([{"id": "a", "unit_fee": 2, "unitFee": 1}])
+    (row,) = warehouse.read()
+    fields = warehouse.fields()
+    assert (row[fields["unitFee",]], row[fields["unit_fee",]]) == (1, 2)
+
+
+@pytest.mark.parametrize("type_name", ["FLOAT", "VARCHAR(5)", "NUMERIC(9,2)", "SMALLINT"])
+def test_a_column_that_cannot_hold_a_field_exactly_is_not_taken(warehouse: Warehouse, type_name: str) -> None:
+    warehouse.load([{"id": "a"}])
+    warehouse.execute(f"ALTER TABLE products ADD COLUMN fee {type_name}")
+    with pytest.raises(M2PSchemaError, match="Column 'fee' of table 'products' has the type .* cannot hold the field 'fee' exactly"):
+        warehouse.load([{"id": "a", "fee": Decimal("1.5")}])
+    assert warehouse.read() == [{"id": "a", "fee": None}]
+
+
+def test_sqlites_numeric_is_no_exact_column(sqlite: Warehouse) -> None:
+    sqlite.load([{"id": "a"}])
+    sqlite.execute("ALTER TABLE products ADD COLUMN fee NUMERIC")
+    with pytest.raises(M2PSchemaError, match="cannot hold the field 'fee' exactly"):
+        sqlite.load(b'[{"id":"a","fee":12345678901234567890.123456789}]')
+
+
+def test_dates_widen_whatever_the_date_style(postgres: Warehouse) -> None:
+    postgres.execute(f"ALTER DATABASE {postgres.url.database} SET datestyle = 'German'")
+    postgres.execute(f"ALTER DATABASE {postgres.url.database} SET timezone = 'Asia/Kolkata'")
+    postgres.engine.dispose()
+    postgres.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}])
+    assert postgres.read()[0]["d"] == date(2025, 9, 5)
+    assert in_utc(postgres.read()[0]["t"]) == datetime(2025, 9, 5, 6, 53, 54, tzinfo=UTC)
+    postgres.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}, {"id": "b", "d": "x", "t": "y"}])
+    assert postgres.read()[0] == {"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54.000000Z"}
