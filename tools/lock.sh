@@ -20,6 +20,6 @@ lock() {
 
 lock constraints.txt "Airflow 3.3 on Python 3.11 and newer" "apache-airflow==3.3.2"
 # The older line is tested with the older client, pandas and SQLAlchemy too. FastAPI and cadwyn as Airflow 3.3 bounds
-# them.
+# them. svcs as it was: dag.test() of Airflow 3.2 lets its application state go before the task runs.
 lock constraints-airflow-3.2.txt "Airflow 3.2 on Python 3.11 and newer" \
-    "apache-airflow==3.2.2" "apache-airflow-client<3.3" "pandas<3" "sqlalchemy<2.1" "fastapi<0.137" "cadwyn<8"
+    "apache-airflow==3.2.2" "apache-airflow-client<3.3" "pandas<3" "sqlalchemy<2.1" "fastapi<0.137" "cadwyn<8" "svcs<26"
