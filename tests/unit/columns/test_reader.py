@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_m2p.columns.reader import Rows, RowReader, row_hash
+from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hash
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError, M2PSchemaError
 from tests.unit.columns.documents import (
