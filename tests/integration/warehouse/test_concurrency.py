@@ -138,7 +138,7 @@ def test_a_table_emptied_while_a_load_reads_is_not_left_empty(warehouse: Warehou
 def test_two_loads_add_different_columns(warehouse: Warehouse) -> None:
     warehouse.load(rows(1))
     one, two = Gated([row | {"one": 1} for row in rows(1)]), Gated([row | {"two": 2} for row in rows(1)], [{"id": "new", "one": "x"}])
-    futures = [in_thread(lambda s=s: warehouse.loader(tenant_id=t).run(s)) for s, t in ((one, "A"), (two, "B"))]  # type: ignore[misc]
+    futures = [in_thread(lambda s=s, t=t: warehouse.loader(tenant_id=t).run(s)) for s, t in ((one, "A"), (two, "B"))]  # type: ignore[misc]
     for stream, future in zip((one, two), futures, strict=True):
         assert stream.read.wait(60)
         stream.gate.set()

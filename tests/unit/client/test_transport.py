@@ -449,5 +449,5 @@ def test_no_secret_in_any_message(platform: Platform, make_client: MakeClient) -
         try:
             make_client().request("GET", PATH)
         except M2PError as error:
-            assert TOKEN not in str(error)  # noqa: PT017
-            assert SECRET not in str(error)  # noqa: PT017
+            assert TOKEN not in str(error)
+            assert SECRET not in str(error)
