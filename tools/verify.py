@@ -127,7 +127,7 @@ def compare(products: list[dict[str, Any]], table: Table, tenant_id: str) -> Ver
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, inner in value.items():
-        column = prefix + re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
+        column = prefix + re.sub(r"([a-z])([A-Z])|([0-9])(?=[A-Z][a-z])", r"\1\3_\2", name).lower()
         if isinstance(inner, dict) and inner:
             yield from _flatten(inner, f"{column}__")
         else:
