@@ -78,6 +78,8 @@ class Apply:
         :raises M2PLoadError: it would do harm.
         """
         spec = self._spec
+        if not self._dialect.locks:
+            self._books.lock(spec.table)
         moment = self._moment()
         result = LoadResult(
             load_id=spec.load_id,

@@ -107,6 +107,11 @@ class Books:
             for name, path, kind, position in self._connection.execute(select)
         ]
 
+    def lock(self, table: str) -> None:
+        """Make other loads of a table wait until this transaction ends; before its first load there is nothing to lock."""
+        c = self._columns.c
+        self._connection.execute(sa.update(self._columns).where(c.table_name == table).values(load_id=c.load_id))
+
     def forget_columns(self, table: str, columns: list[str]) -> None:
         """Strike out columns that are gone."""
         c = self._columns.c

@@ -47,6 +47,8 @@ class Dialect:
     adds_key_last: ClassVar[bool] = False
     #: Names that no column can have, because in some database every table has a column of that name already.
     system_columns: ClassVar[Sequence[str]] = ("ctid", "cmin", "cmax", "rowid", "tableoid", "xmin", "xmax")
+    #: Whether :meth:`transaction` keeps other loads of the table out. If not, rows of the books are locked.
+    locks: ClassVar[bool] = False
     #: The most columns a table may have.
     max_columns: ClassVar[int] = 1000
     #: The most parameters of one statement.
@@ -253,6 +255,12 @@ class Dialect:
 
     def check(self, table: sa.Table) -> None:
         """Find out, as far as the database tells, whether the user may create and change the table."""
+
+    @contextlib.contextmanager
+    def looking(self, lock: str) -> Iterator[None]:
+        """Run a transaction that looks at the form of a table, perhaps while no load changes it."""
+        with self.connection.begin():
+            yield
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:

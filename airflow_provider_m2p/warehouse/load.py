@@ -43,7 +43,7 @@ class Load:
         self._connection = dialect.connection
         self._spec = spec
         self._for_review = for_review
-        with self._connection.begin():
+        with dialect.looking(spec.full_name):
             books = Books(dialect, spec.schema)
             self._version = books.version(spec.table, spec.tenant_id)
             target = Target.inspect(dialect, spec, books)
@@ -114,7 +114,7 @@ class Load:
 
     def _child_stage(self, path: Path) -> Stage:
         spec = child_spec(self._spec, path, self._dialect.name_limit)
-        with self._connection.begin():
+        with self._dialect.looking(self._spec.full_name):
             target = Target.inspect(self._dialect, spec, Books(self._dialect, spec.schema))
             target.check_key()
         return self._new_stage(target.shape())

@@ -79,10 +79,18 @@ class Loader:
                 dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
                 missing = books.missing()
             if missing:
-                with dialect.transaction(f"the books of {self.spec.schema or 'the schema'}", self._lock_seconds):
-                    books.create()
-            with dialect.connection.begin():
+                self._create(books, dialect)
+            with dialect.looking(self.spec.full_name):
                 Target.inspect(dialect, self.spec, books).check_key()
+
+    def _create(self, books: Books, dialect: Dialect) -> None:
+        try:
+            with dialect.transaction(f"the books of {self.spec.schema or 'the schema'}", self._lock_seconds):
+                books.create()
+        except sa.exc.DBAPIError:
+            with dialect.connection.begin():
+                if books.missing():  # else another load was quicker
+                    raise
 
     def run(self, pages: PageStream) -> LoadResult:
         """

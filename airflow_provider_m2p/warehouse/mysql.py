@@ -16,6 +16,7 @@ from airflow_provider_m2p.exceptions import M2PLoadError
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
+_LOOK_SECONDS = 300.0
 _DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
 
 
@@ -28,6 +29,7 @@ class MySQL(Dialect):
     """
 
     stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
+    locks: ClassVar[bool] = True
     max_columns: ClassVar[int] = 1017
     max_parameters: ClassVar[int] = 10_000
 
@@ -116,6 +118,12 @@ class MySQL(Dialect):
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, new_type)
         self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
         self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {self.quote(wider.name)} {quoted} {specification}")
+
+    @contextlib.contextmanager
+    def looking(self, lock: str) -> Iterator[None]:
+        # To look at a table that is just being changed is an error here.
+        with self.transaction(lock, _LOOK_SECONDS):
+            yield
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:

@@ -28,6 +28,7 @@ class Postgres(Dialect):
     transactional_ddl: ClassVar[bool] = True
     # An index over rows that are there takes half the time of one that grows with them.
     adds_key_last: ClassVar[bool] = True
+    locks: ClassVar[bool] = True
     max_columns: ClassVar[int] = 1600
 
     @property

@@ -22,6 +22,7 @@ class SQLite(Dialect):
     stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
     transactional_ddl: ClassVar[bool] = True
     indexes_expressions: ClassVar[bool] = True
+    locks: ClassVar[bool] = True
     max_columns: ClassVar[int] = 2000
     max_parameters: ClassVar[int] = 30_000
 
