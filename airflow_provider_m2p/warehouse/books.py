@@ -108,7 +108,7 @@ class Books:
         ]
 
     def lock(self, table: str) -> None:
-        """Make other loads of a table wait until this transaction ends; before its first load there is nothing to lock."""
+        """Make other loads of a table wait until this transaction ends. A table without columns cannot be locked."""
         c = self._columns.c
         self._connection.execute(sa.update(self._columns).where(c.table_name == table).values(load_id=c.load_id))
 

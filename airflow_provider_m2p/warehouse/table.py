@@ -56,13 +56,14 @@ class Target:
     def inspect(cls, dialect: Dialect, spec: LoadSpec, books: Books) -> Target:
         """Look at the table as it is now."""
         target = cls(dialect, spec, books)
+        # The books first: a column that another load adds meanwhile must not look like one that was dropped.
+        known = books.columns(spec.table)
         inspector = sa.inspect(dialect.connection)
         target.exists = inspector.has_table(spec.table, schema=spec.schema)
         if not target.exists:
             return target
         reflected = {c["name"]: c["type"] for c in inspector.get_columns(spec.table, schema=spec.schema)}
         target.present = reflected
-        known = books.columns(spec.table)
         for column in known:
             if column.name in reflected or column.kind is Kind.CHILD:
                 target.columns[column.path] = column
