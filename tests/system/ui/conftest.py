@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import requests
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, sync_playwright
 
 from airflow_provider_m2p.sandbox.server import SandboxServer
 from tests.connections import m2p_connection
@@ -42,6 +42,7 @@ FLAGS = (
 PATIENCE = 180.0
 #: A client that has a token and a tenant, but no role that may read.
 GUEST = "acme-guest"
+USUAL_SIZE: ViewportSize = {"width": 1280, "height": 900}
 
 Screenshot: TypeAlias = Callable[[str], None]
 
@@ -70,8 +71,21 @@ def sandbox() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture(scope="module")
-def running_airflow(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    """API server, scheduler and DAG processor, on a metadata database of their own, every user an admin."""
+def secrets(sandbox: SandboxServer) -> list[bytes]:
+    """The client secrets that the tests use, right or wrong, and how every token begins."""
+    header = sandbox.token().partition(".")[0]
+    return [b"acme-operator-secret", b"acme-guest-secret", b"not-the-secret", header.encode()]
+
+
+@pytest.fixture(scope="module")
+def running_airflow(
+    sandbox: SandboxServer, secrets: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
+    """
+    API server, scheduler and DAG processor, on a metadata database of their own, every user an admin.
+
+    Afterwards, no file they wrote may hold a secret: logs, databases, caches.
+    """
     home = tmp_path_factory.mktemp("airflow")
     dags = shutil.copytree(Path(__file__).parent / "dags", home / "dags")
     shutil.copy(DAGS / "m2p_products_sync.py", dags)
@@ -86,6 +100,8 @@ def running_airflow(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFac
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__PARALLELISM": "3",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # The API server may be slow to answer the first task, when all of Airflow starts at once on few cores.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(PATIENCE),
         "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(here.warehouse)}),
         # What m2p_default is in the form, in the two notations that need no UI.
         "AIRFLOW_CONN_M2P_JSON": m2p_connection(sandbox.url, "acme-operator"),
@@ -101,7 +117,8 @@ def running_airflow(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFac
             running.enter_context(process_group(airflow(*command), env=environment, stdout=output, stderr=output))
         wait_until_up(here.url, log)
         yield here
-    assert secrets_in(*home.rglob("*")) == []
+    files = [path for path in home.rglob("*") if path.is_file()]
+    assert [path for path in files if has_secret(path.read_bytes(), secrets)] == []
 
 
 @pytest.fixture
@@ -111,7 +128,9 @@ def rest(running_airflow: Airflow) -> Rest:
 
 
 @pytest.fixture(scope="module")
-def browser(running_airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+def browser(
+    running_airflow: Airflow, secrets: list[bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrowserContext]:
     """A new browser. Afterwards, nothing that Airflow ever told it may have held a secret."""
     folder = tmp_path_factory.mktemp("browser")
     with sync_playwright() as playwright:
@@ -120,7 +139,7 @@ def browser(running_airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) 
             executable_path=CHROMIUM,
             args=FLAGS,
             base_url=running_airflow.url,
-            viewport={"width": 1280, "height": 900},
+            viewport=USUAL_SIZE,
             color_scheme="light",
             reduced_motion="reduce",
             locale="en-US",
@@ -134,15 +153,13 @@ def browser(running_airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) 
     entries = json.loads((folder / "answers.har").read_text())["log"]["entries"]
     answers = [entry["response"]["content"].get("text", "") for entry in entries]
     assert answers
-    assert not any(has_secret(answer.encode()) for answer in answers)
+    assert not any(has_secret(answer.encode(), secrets) for answer in answers)
 
 
-@pytest.fixture
-def page(browser: BrowserContext) -> Iterator[Page]:
-    """A tab."""
-    page = browser.new_page()
-    yield page
-    page.close()
+@pytest.fixture(scope="module")
+def page(browser: BrowserContext) -> Page:
+    """The tab that all tests use: loading the UI anew is most of the work."""
+    return browser.pages[0]
 
 
 @pytest.fixture
@@ -197,10 +214,5 @@ def wait_until_up(url: str, log: Path) -> None:
     pytest.fail(f"Airflow did not start:\n{log.read_text()[-5000:]}")
 
 
-def secrets_in(*paths: Path) -> list[Path]:
-    """Return the files that hold a client secret or a token in plain text."""
-    return [path for path in paths if path.is_file() and has_secret(path.read_bytes())]
-
-
-def has_secret(content: bytes) -> bool:
-    return any(secret in content for secret in (b"acme-operator-secret", b"acme-guest-secret", b"not-the-secret"))
+def has_secret(content: bytes, secrets: list[bytes]) -> bool:
+    return any(secret in content for secret in secrets)

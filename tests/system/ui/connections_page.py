@@ -65,6 +65,11 @@ class ConnectionForm:
         """Unfold a part of the form."""
         self.dialog.get_by_role("button", name=title, exact=True).click()
 
+    def close(self) -> None:
+        """Leave the form, and nothing saved."""
+        self.dialog.get_by_role("button", name="Close").click()
+        expect(self.dialog).to_be_hidden()
+
     @property
     def save_button(self) -> Locator:
         return self.dialog.get_by_role("button", name="Save")
@@ -86,7 +91,9 @@ class ConnectionsPage:
         self.page = page
 
     def open(self) -> None:
-        self.page.goto("/connections")
+        """Show the list, as it is after the page has been loaded."""
+        if not self.page.url.endswith("/connections") or self.page.get_by_role("dialog").count():
+            self.page.goto("/connections")
 
     def add(self, conn_id: str) -> ConnectionForm:
         """Begin a new connection of type M2P."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from airflow_client.client.models import ConnectionBody
-from playwright.sync_api import expect
+from playwright.sync_api import ViewportSize, expect
 
 from airflow_provider_m2p.get_provider_info import CONN_FIELDS, get_provider_info
 from tests.system.conftest import AIRFLOW_3_3
-from tests.system.ui.conftest import GUEST, Airflow, Screenshot
+from tests.system.ui.conftest import GUEST, USUAL_SIZE, Airflow, Screenshot
 from tests.system.ui.connections_page import ConnectionForm, ConnectionsPage
 from tests.system.ui.rest import Rest
 from tools.verify import compare, read_table
@@ -34,7 +34,7 @@ SECRET = "acme-operator-secret"
 FOUND = "Token received, tenant ACME_CORP accepted, 250 products found."
 TODAY = datetime.now(UTC).date().isoformat()
 BEHAVIOUR = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
-TALL = {"width": 1280, "height": 1960}
+TALL: ViewportSize = {"width": 1280, "height": 1960}
 
 
 def fill_in(
@@ -84,6 +84,8 @@ def test_the_form_explains_itself(connections: ConnectionsPage, page: Page, scre
     screenshot("connection-extra-fields")
     expect(form.save_button).to_be_disabled()  # no tenant yet
     expect(form.dialog).to_contain_text("This field is required")
+    page.set_viewport_size(USUAL_SIZE)
+    form.close()
 
 
 def test_made_tested_edited_and_used(
