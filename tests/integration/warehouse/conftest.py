@@ -35,6 +35,7 @@ def mariadb_server() -> Iterator[int]:
         *common,
         f"--socket={directory / 'socket'}",
         f"--pid-file={directory / 'pid'}",
+        f"--tmpdir={directory}",  # a server that starts clears away what others have in theirs
         f"--port={port}",
         "--bind-address=127.0.0.1",
         *FAST,

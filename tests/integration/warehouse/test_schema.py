@@ -61,7 +61,8 @@ def test_a_column_widens_and_keeps_what_it_holds(warehouse: Warehouse, before: s
         elif isinstance(value, int | Decimal):
             assert Decimal(rows[key]) == value
         else:
-            assert rows[key] == value or instant_of(rows[key]) == instant_of(value) is not None
+            same = rows[key] == value or datetime.fromisoformat(rows[key]) == instant_of(value) is not None
+            assert same
     new = value_of(after)
     assert (Decimal(rows["z", True]) if isinstance(new, int | Decimal) else rows["z", True]) == (after if isinstance(new, list) else new)
     assert changes(warehouse.load(f'[{unchanged},{{"id":"n"}},{{"id":"z","v":{after}}}]'.encode(), write_mode=mode)) == []
@@ -216,7 +217,8 @@ def test_more_columns_than_the_database_takes(warehouse: Warehouse) -> None:
 
 
 def test_hundreds_of_columns(warehouse: Warehouse) -> None:
-    row = {"id": "a"} | {f"f{n}": True for n in range(700)}
+    # In MySQL's InnoDB each text takes 20 of the 8126 bytes that a row may have.
+    row = {"id": "a"} | {f"f{n}": True for n in range(300 if warehouse.way == "mariadb" else 700)}
     warehouse.load([row])
     assert counts(warehouse.load([row, {"id": "b", "f3": False}])) == (1, 0, 1, 0)
     assert sum(value is not None for value in warehouse.read()[1].values()) == 2
@@ -325,11 +327,11 @@ def test_sqlites_numeric_is_no_exact_column(sqlite: Warehouse) -> None:
 
 
 def test_dates_widen_whatever_the_date_style(postgres: Warehouse) -> None:
-    postgres.execute(f"ALTER DATABASE {postgres.url.database} SET datestyle = 'German'")
-    postgres.execute(f"ALTER DATABASE {postgres.url.database} SET timezone = 'Asia/Kolkata'")
-    postgres.engine.dispose()
-    postgres.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}])
+    options = {"options": "-c datestyle=German -c timezone=Asia/Kolkata"}
+    indian = Warehouse("psycopg", postgres.url.update_query_dict(options))
+    indian.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}])
     assert postgres.read()[0]["d"] == date(2025, 9, 5)
     assert in_utc(postgres.read()[0]["t"]) == datetime(2025, 9, 5, 6, 53, 54, tzinfo=UTC)
-    postgres.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}, {"id": "b", "d": "x", "t": "y"}])
+    indian.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}, {"id": "b", "d": "x", "t": "y"}])
+    indian.close()
     assert postgres.read()[0] == {"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54.000000Z"}
