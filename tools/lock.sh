@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Write both constraints files anew: exact versions only, resolved for the oldest Python we support.
+# Write both constraints files anew: exact versions only, one for all Pythons we support.
 # Usage: tools/lock.sh UV, where UV is the uv executable.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,8 +12,8 @@ lock() {
     {
         echo "# $title"
         echo "# Exact versions of all we install and test with. Written by \`make lock\`; do not edit."
-        printf '%s\n' "$@" | "$uv" pip compile --quiet --no-header --no-annotate --all-extras \
-            --python-platform linux --python-version 3.11 --no-emit-index-url --constraint /dev/stdin pyproject.toml
+        printf '%s\n' "$@" | "$uv" pip compile --quiet --no-header --no-annotate --all-extras --universal \
+            --fork-strategy fewest --python-version 3.11 --no-emit-index-url --constraint /dev/stdin pyproject.toml
     } > "$file.new"
     mv "$file.new" "$file"
 }
