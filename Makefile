@@ -14,7 +14,7 @@ VENV_32 := .venv-airflow-3.2
 PACKAGING := pyproject.toml tools/venv.sh airflow_provider_m2p/__init__.py
 PYTEST := -m pytest -n 2 --dist loadgroup -q
 
-.PHONY: help install demo ui test test-airflow-3.2 bench lint lock clean
+.PHONY: help install demo ui test test-airflow-3.2 matrix bench lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: install ## Run the whole test suite on Airflow 3.3 (ARGS="-k name" for a p
 test-airflow-3.2: $(VENV_32)/.installed ## Run the suite on Airflow 3.2, pandas 2 and SQLAlchemy 2.0 (docker/ is for 3.3)
 	@tools/programs.sh
 	$(VENV_32)/bin/python $(PYTEST) --ignore=tests/system/docker $(ARGS)
+
+matrix: install ## Use the built wheel in clean environments: Airflow 3.2 and 3.3 on Python 3.11, 3.12 and 3.13
+	@$(VENV)/bin/python -m tools.matrix
 
 bench: install ## Measure the loader side by side with its peers
 	$(VENV)/bin/python -m benchmarks $(ARGS)

@@ -24,9 +24,13 @@ def fresh_home() -> Path:
 
 
 @contextlib.contextmanager
-def running_sandbox() -> Iterator[str]:
-    """Run ``m2p-sandbox`` on a free port and yield its URL; stop it afterwards."""
-    command = [sys.executable, "-m", "airflow_provider_m2p.sandbox", "--port", "0"]
+def running_sandbox(python: Path = Path(sys.executable)) -> Iterator[str]:
+    """
+    Run ``m2p-sandbox`` on a free port and yield its URL; stop it afterwards.
+
+    :param python: the interpreter of the environment whose sandbox it is.
+    """
+    command = [str(python), "-P", "-m", "airflow_provider_m2p.sandbox", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
