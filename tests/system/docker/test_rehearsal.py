@@ -22,23 +22,7 @@ if TYPE_CHECKING:
 
 DAG = "m2p_products_multi_tenant"
 TABLE = "m2p_products_all_tenants"
-MORE = 6
-TENANTS = {"m2p_default": ("acme-operator", "ACME_CORP"), "m2p_globex": ("globex-viewer", "GLOBEX")} | {
-    f"m2p_tenant_{n:03d}": (f"tenant-{n:03d}-viewer", f"TENANT_{n:03d}") for n in range(1, MORE + 1)
-}
-CONNECTIONS = {
-    f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(
-        {
-            "conn_type": "m2p",
-            "host": "http://sandbox:8099",
-            "login": client,
-            "password": f"{client}-secret",
-            "extra": {"tenant_id": tenant},
-        }
-    )
-    for conn_id, (client, tenant) in TENANTS.items()
-    if tenant.startswith("TENANT_")
-}
+OF_THE_COMPOSE_FILE = {"m2p_default": ("acme-operator", "ACME_CORP"), "m2p_globex": ("globex-viewer", "GLOBEX")}
 # A lost task is noticed in seconds rather than minutes.
 IMPATIENT = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
@@ -48,6 +32,16 @@ IMPATIENT = {
 }
 
 
+def more_tenants(number: int) -> dict[str, tuple[str, str]]:
+    """Client and tenant of each connection beyond those of the compose file."""
+    return {f"m2p_tenant_{n:03d}": (f"tenant-{n:03d}-viewer", f"TENANT_{n:03d}") for n in range(1, number + 1)}
+
+
+def connection(client: str, tenant: str) -> str:
+    fields = {"host": "http://sandbox:8099", "login": client, "password": f"{client}-secret"}
+    return json.dumps({"conn_type": "m2p", **fields, "extra": {"tenant_id": tenant}})
+
+
 def edited(source: str, pattern: str, replacement: str) -> str:
     text, count = re.subn(pattern, replacement, source, flags=re.MULTILINE)
     assert count == 1
@@ -55,24 +49,28 @@ def edited(source: str, pattern: str, replacement: str) -> str:
 
 
 @contextlib.contextmanager
-def project(files: tuple[str, ...], environment: dict[str, str], **options: Any) -> Iterator[Rehearsal]:
-    """Run the compose files, with more tenants added as the documentation says, and without the long wait for a retry."""
+def project(
+    files: tuple[str, ...], tenants: int, environment: dict[str, str], **options: Any
+) -> Iterator[tuple[Rehearsal, Api]]:
+    """Run the compose files with so many tenants, added as the documentation says, and without the long wait for a retry."""
+    more = more_tenants(tenants - len(OF_THE_COMPOSE_FILE))
+    connections = {f"AIRFLOW_CONN_{conn_id.upper()}": connection(*names) for conn_id, names in more.items()}
     with tempfile.TemporaryDirectory(prefix="m2p-rehearsal-") as directory:
         home, dags = Path(directory) / "airflow", Path(directory) / "dags"
         home.mkdir()
         dags.mkdir()
         source = (ROOT / "dags" / f"{DAG}.py").read_text("utf-8")
-        source = edited(source, r"^TENANTS = .*$", f"TENANTS = {list(TENANTS)}")
+        source = edited(source, r"^TENANTS = .*$", f"TENANTS = {[*OF_THE_COMPOSE_FILE, *more]}")
         (dags / f"{DAG}.py").write_text(edited(source, r"timedelta\(minutes=2\)", "timedelta(seconds=1)"))
         with rehearsal(
             files,
             home,
             dags,
-            environment=CONNECTIONS | environment,
-            sandbox=["--extra-tenants", str(MORE)],
+            environment=connections | environment,
+            sandbox=["--extra-tenants", str(len(more))],
             **options,
         ) as running:
-            yield running
+            yield running, Api(running)
 
 
 class Api:
@@ -97,7 +95,7 @@ class Api:
 
     def tasks(self) -> list[dict[str, Any]]:
         run = self.runs()[0]["dag_run_id"]
-        with requests.get(f"{self.dag}/dagRuns/{run}/taskInstances", headers=self.headers, timeout=60) as answer:
+        with requests.get(f"{self.dag}/dagRuns/{run}/taskInstances?limit=100", headers=self.headers, timeout=60) as answer:
             found: list[dict[str, Any]] = answer.json()["task_instances"]
             return found
 
@@ -110,11 +108,12 @@ def set_faults(running: Rehearsal, *specs: str) -> None:
         answer.raise_for_status()
 
 
-def assert_exact(running: Rehearsal, api: Api) -> None:
+def assert_exact(running: Rehearsal, api: Api, tenants: int) -> None:
+    expected = [*OF_THE_COMPOSE_FILE.values(), *more_tenants(tenants - len(OF_THE_COMPOSE_FILE)).values()]
     (run,) = api.runs()
     assert (run["state"], run["run_type"]) == ("success", "scheduled"), running.logs()
     url = f"postgresql://warehouse@127.0.0.1:{running.ports['warehouse']}/warehouse"
-    for client, tenant in TENANTS.values():
+    for client, tenant in expected:
         products = served_products(running.url("sandbox"), client, f"{client}-secret", tenant)
         verdict = compare(products, read_table(url, TABLE, f"_m2p_tenant_id = '{tenant}'"), tenant)
         assert (verdict.differences, verdict.rows) == ([], len(products))
@@ -122,7 +121,7 @@ def assert_exact(running: Rehearsal, api: Api) -> None:
         tables = warehouse.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
         assert {name for (name,) in tables if not name.startswith("_m2p_")} == {TABLE}
         loads = warehouse.execute("SELECT DISTINCT tenant_id, status FROM _m2p_loads").fetchall()
-        assert dict(loads).keys() == {tenant for _, tenant in TENANTS.values()}
+        assert dict(loads).keys() == {tenant for _, tenant in expected}
 
 
 # One after the other: each is a whole Airflow.
@@ -130,16 +129,14 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("rehearsal")]
 
 
 def test_local_executor() -> None:
-    with project(FILES[:1], {}) as running:
-        api = Api(running)
+    with project(FILES[:1], 4, {}) as (running, api):
         running.until(api.unpause, "the DAG")
         running.until(api.finished, "the DAG run")
-        assert_exact(running, api)
+        assert_exact(running, api, 4)
 
 
-def test_celery_workers_one_of_which_is_killed() -> None:
-    with project(FILES, IMPATIENT, workers=2) as running:
-        api = Api(running)
+def test_fifty_tenants_on_celery_workers_one_of_which_is_killed() -> None:
+    with project(FILES, 50, IMPATIENT, workers=2) as (running, api):
         running.until(lambda: running.healthy("worker-1") and running.healthy("worker-2"), "the workers")
         set_faults(running, "latency=20@page1")  # every load is held half-way
         running.until(api.unpause, "the DAG")
@@ -149,4 +146,4 @@ def test_celery_workers_one_of_which_is_killed() -> None:
         set_faults(running)
         running.until(api.finished, "the DAG run")
         assert any(task["try_number"] > 1 for task in api.tasks())
-        assert_exact(running, api)
+        assert_exact(running, api, 50)
