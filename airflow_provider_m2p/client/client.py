@@ -19,7 +19,7 @@ from airflow_provider_m2p.client.claims import Claims
 from airflow_provider_m2p.client.envelope import read_answer
 from airflow_provider_m2p.client.page import Page
 from airflow_provider_m2p.client.pages import Fetched, Pages
-from airflow_provider_m2p.client.problem import error_of, read_problem, typed_error
+from airflow_provider_m2p.client.problem import error_of, one_line, read_problem, typed_error
 from airflow_provider_m2p.client.retry import Cancellation, Retrier
 from airflow_provider_m2p.client.settings import ClientSettings, check_path
 from airflow_provider_m2p.client.token import SYSTEM_CLOCK, Clock, Token, TokenEndpoint
@@ -104,14 +104,14 @@ class M2PClient:
         settings = self.settings
         if claims.tenants and settings.tenant_id not in claims.tenants:
             raise M2PPermissionError(
-                f"Connection {settings.conn_id}: the token is for tenant {', '.join(claims.tenants[:5])}, the "
+                f"Connection {settings.conn_id}: the token is for tenant {self._shown(claims.tenants[:5])}, the "
                 f"connection names {settings.tenant_id}. Check the extra 'tenant_id', and whose client id it is."
             )
         if not claims.may_read:
             log.warning(
                 "Connection %s: the token names no role that is known to read lists (Admin, Operator, Viewer), but: %s",
                 settings.conn_id,
-                ", ".join((claims.roles or ())[:10]) or "none",
+                self._shown((claims.roles or ())[:10]) or "none",
             )
 
     def request(
@@ -278,17 +278,21 @@ class M2PClient:
         hints = {}
         if status == 403:
             claims = Claims.of(token.value)
-            roles, tenants = (claims.roles or ())[:10], claims.tenants[:5]
+            roles, tenants = self._shown((claims.roles or ())[:10]), self._shown(claims.tenants[:5])
             hints[403] = (
                 "Three things can cause this: the role may not do it "
-                f"(the token's: {', '.join(roles) or 'not named'}); the tenant is not this client's (the connection's: "
-                f"{self.settings.tenant_id}, the token's: {', '.join(tenants) or 'not named'}); or "
+                f"(the token's: {roles or 'not named'}); the tenant is not this client's (the connection's: "
+                f"{self.settings.tenant_id}, the token's: {tenants or 'not named'}); or "
                 f"{self._transport.caller_address()} is not on the platform's IP whitelist."
             )
         if call.path == self.settings.products_path:
             other = "/configs/v1/products/" if call.path != "/configs/v1/products/" else "/v1/products/"
             hints[404] = f"Check the extra 'products_path': the platform also documents {other}"
         return hints
+
+    def _shown(self, names: tuple[str, ...]) -> str:
+        """Return what a token names, as it may stand in a message."""
+        return ", ".join(one_line(name, (self.settings.client_secret,)) for name in names)
 
     def _check_path(self, path: str) -> None:
         problem = check_path(path)

@@ -35,6 +35,7 @@ _HINTS = {
     ),
     429: "Lower max_requests_per_minute or max_concurrency, or run fewer tasks at once.",
 }
+_LONGEST_SAYING = 100_000
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 #: What only problem objects have. Each counts unless it is null, empty or zero.
 _PROBLEM_KEYS = ("businessCode", "business.code", "exception", "errorCode", "fieldErrors")
@@ -181,10 +182,14 @@ def one_line(value: Any, secrets: Iterable[str] = (), limit: int = 300) -> str:
         text = str(value)
     except ValueError:  # an integer of thousands of digits
         return ""
-    for secret in secrets:
+    text = _flat(text[:_LONGEST_SAYING])
+    for secret in filter(None, map(_flat, secrets)):
         text = text.replace(secret, "***")
-    text = " ".join("".join(char if char.isprintable() else " " for char in text[: limit * 4]).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _flat(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _status(value: Any) -> int | None:

@@ -166,7 +166,7 @@ def check_path(path: str) -> str | None:
         return "must begin with '/' and name no host: scheme and host are the connection's"
     if decoded.startswith("//") or "\\" in decoded:
         return "must not name another host"
-    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in decoded):
+    if not decoded.isprintable():
         return "has control characters in it"
     if "#" in path:
         return "must not have a '#' in it"

@@ -146,9 +146,11 @@ class TokenEndpoint:
         return error
 
     def _parse(self, response: requests.Response, call: Call, now: float) -> tuple[str, float]:
-        kind = one_line(response.headers.get("Content-Type"), (), 60) or "no content type"
+        value: Any = None
 
         def says(problem: str) -> str:
+            secrets = (self._settings.client_secret, value if isinstance(value, str) else "")
+            kind = one_line(response.headers.get("Content-Type"), secrets, 60) or "no content type"
             what = f"no token in the answer: {problem} ({kind}, {len(response.content)} bytes)."
             return call.says(f"{what} Check the host, and the extra 'token_path'.")
 

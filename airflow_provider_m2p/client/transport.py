@@ -207,9 +207,11 @@ class Transport:
     def _refuse_redirect(self, call: Call, response: requests.Response) -> None:
         if not 300 <= response.status_code < 400:
             return
+        token = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        origin = _origin(response.headers.get("Location"), (self._settings.client_secret, token))
         raise M2PApiError(
             call.says(
-                f"HTTP {response.status_code}, a redirect{_origin(response.headers.get('Location'))}. Redirects are "
+                f"HTTP {response.status_code}, a redirect{origin}. Redirects are "
                 "not followed, as they would carry the credentials elsewhere: check host and path of the connection."
             ),
             status_code=response.status_code,
@@ -279,11 +281,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__} ({detail})" if detail else type(error).__name__
 
 
-def _origin(location: str | None) -> str:
+def _origin(location: str | None, secrets: Iterable[str]) -> str:
     """Name where a redirect points to, as far as that is safe to show: scheme and host."""
     try:
         url = urlsplit(location or "")
         host = url.hostname or ""
-        return f" to {url.scheme}://{host}" if url.scheme in ("http", "https") and host.isprintable() and host else ""
     except ValueError:
         return ""
+    shown = url.scheme in ("http", "https") and host.isascii() and host.isprintable() and len(host) < 254
+    if not host or not shown or any(secret and secret.lower() in host for secret in secrets):
+        return ""
+    return f" to {url.scheme}://{host}"
