@@ -7,8 +7,8 @@ Load products only if the change is small, or if a person says so.
 3. Anything else, also the first load and every change of columns, waits in ``ask_a_checker`` (*Required Actions* in the
    UI), for ``PATIENCE`` at most. Only the users in ``CHECKERS`` may answer, and ``other_person`` refuses the answer
    of whoever triggered the run: nobody approves their own load. Scheduled runs have no maker among the users.
-4. *Approve* publishes the plan; if the table was loaded since, nothing is written and the run fails. *Reject* ends the
-   run without a load. No answer in time fails the run.
+4. *Approve* publishes the plan; if the table was loaded since, or the load was staged again, nothing is written and the
+   run fails. *Reject* ends the run without a load. No answer in time fails the run.
 5. ``discard`` removes what was staged, whatever happened before it.
 
 Replace ``CHECKERS`` by the ids and names of your users. Not for MySQL, which cannot rehearse a change of columns.
@@ -36,7 +36,7 @@ MOST_DELETED = 10
 
 PLAN = """
 {%- set plan = ti.xcom_pull(task_ids='stage_products') -%}
-Tenant **{{ plan.tenant_id }}**, table **{{ plan.table }}**, {{ plan.rows_read }} rows read.
+Tenant **{{ plan.tenant_id }}**, table **{{ plan.table }}**, {{ plan.rows_read }} rows read, plan `{{ plan.plan_id }}`.
 
 | inserted | updated | unchanged | deleted |
 |---|---|---|---|
@@ -52,13 +52,21 @@ Tenant **{{ plan.tenant_id }}**, table **{{ plan.table }}**, {{ plan.rows_read }
 
 
 @task.branch
-def is_small(plan: dict[str, Any]) -> str:
+def is_small(plan: dict[str, Any], ti: Any = None) -> str:
     """Choose who decides on the plan."""
+    ti.xcom_push("plan_id", plan["plan_id"])
     changed = plan["inserted"] + plan["updated"] + plan["deleted"]
     small = (
         not plan["schema_changes"] and plan["deleted"] <= MOST_DELETED and changed <= MOST_CHANGED * plan["rows_read"]
     )
     return "publish_small" if small else "ask_a_checker"
+
+
+def remember_plan(context: Any) -> None:
+    """Keep which plan the question is about: the load may be staged again while it waits for an answer, or later."""
+    ti = context["ti"]
+    if ti.xcom_pull(task_ids=ti.task_id, key="plan_id") is None:  # else this is the answer
+        ti.xcom_push("plan_id", ti.xcom_pull(task_ids="stage_products")["plan_id"])
 
 
 @task
@@ -94,14 +102,20 @@ with DAG(
         body=PLAN,
         assigned_users=CHECKERS,
         response_timeout=PATIENCE,
+        pre_execute=remember_plan,
         retries=0,
     )
     load = {
         "sql_conn_id": "warehouse",
         "load_id": "{{ ti.xcom_pull(task_ids='stage_products')['load_id'] }}",
     }
-    publish_small = M2PPublishLoadOperator(task_id="publish_small", outlets=[PRODUCTS], **load)
-    publish_approved = M2PPublishLoadOperator(task_id="publish_approved", outlets=[PRODUCTS], **load)
+    decided = "{{{{ ti.xcom_pull('{}', key='plan_id') }}}}"  # by the task of this name
+    publish_small = M2PPublishLoadOperator(
+        task_id="publish_small", plan_id=decided.format("is_small"), outlets=[PRODUCTS], **load
+    )
+    publish_approved = M2PPublishLoadOperator(
+        task_id="publish_approved", plan_id=decided.format("ask_a_checker"), outlets=[PRODUCTS], **load
+    )
     discard = M2PPublishLoadOperator(task_id="discard", action="discard", **load)
 
     is_small(stage.output) >> [publish_small, ask]

@@ -138,11 +138,14 @@ class M2PPublishLoadOperator(BaseOperator):
 
     :param sql_conn_id: id of the connection that the load was staged with. (templated)
     :param load_id: the plan's ``load_id``, such as ``{{ ti.xcom_pull('stage')['load_id'] }}``. (templated)
+    :param plan_id: the ``plan_id`` of the plan that was agreed to: if the load was staged again since, it is not
+        published. Take it from the task that decided, which knows the plan it decided on; the staging task only
+        knows its last. Whatever waits under the load id by default. (templated)
     :param schema: the schema that the load was staged for. (templated)
     :param action: ``publish``, or ``discard``. (templated)
     """
 
-    template_fields: Sequence[str] = ("sql_conn_id", "load_id", "schema", "action")
+    template_fields: Sequence[str] = ("sql_conn_id", "load_id", "plan_id", "schema", "action")
     ui_color = "#e8f1fb"
 
     def __init__(
@@ -150,6 +153,7 @@ class M2PPublishLoadOperator(BaseOperator):
         *,
         sql_conn_id: str,
         load_id: str,
+        plan_id: str | None = None,
         schema: str | None = None,
         action: Literal["publish", "discard"] = "publish",
         **kwargs: Any,
@@ -157,6 +161,7 @@ class M2PPublishLoadOperator(BaseOperator):
         super().__init__(**kwargs)
         self.sql_conn_id = sql_conn_id
         self.load_id = load_id
+        self.plan_id = plan_id
         self.schema = schema
         self.action = action
         self._published: LoadResult | None = None
@@ -173,6 +178,8 @@ class M2PPublishLoadOperator(BaseOperator):
                 return self._discard()
             if self.action != "publish":
                 raise M2PConfigError(f"action={self.action!r} is neither publish nor discard.")
+            if self.plan_id in ("", "None"):
+                raise M2PConfigError("plan_id is empty: the task that it is taken from decided on no plan.")
             self._published = result = self._publish()
         summary = result.as_dict()
         report_to_outlets(context, self.outlets, {**summary, "watermark": datetime.now(UTC).isoformat()})
@@ -181,7 +188,7 @@ class M2PPublishLoadOperator(BaseOperator):
     def _publish(self) -> LoadResult:
         warehouse = warehouse_hook(self.sql_conn_id)
         with warehouse_engine(warehouse) as engine:
-            result = self._loader(engine).publish()
+            result = self._loader(engine).publish(self.plan_id)
             report_write(warehouse, engine.url, self.schema, result.table)
         log_counts(self.log, f"Published load {self.load_id} into {result.table}:", result)
         return result

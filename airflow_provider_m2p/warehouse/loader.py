@@ -8,7 +8,6 @@ was.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,10 +16,11 @@ from typing import Final
 import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import PageStream
-from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError
+from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.warehouse import review
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.errors import as_ours
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import WRITERS
 from airflow_provider_m2p.warehouse.mysql import MySQL
@@ -37,8 +37,6 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {
     "mariadb": MySQL,
 }
 _LOCK_SECONDS: Final = 300.0
-_DRIVERS: Final = ("psycopg", "psycopg2", "sqlite3")
-_QUOTED: Final = re.compile(r"((?:column|[Tt]able) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL)
 
 
 class Loader:
@@ -81,7 +79,10 @@ class Loader:
             if missing:
                 self._create(books, dialect)
             with dialect.looking(self.spec.full_name):
-                Target.inspect(dialect, self.spec, books).check_key()
+                target = Target.inspect(dialect, self.spec, books)
+                target.check_key()
+                target.try_writing()
+                books.try_writing()
 
     def _create(self, books: Books, dialect: Dialect) -> None:
         try:
@@ -121,15 +122,16 @@ class Loader:
         plan.result.seconds = round(time.monotonic() - started, 3)
         return plan
 
-    def publish(self) -> LoadResult:
+    def publish(self, plan_id: str | None = None) -> LoadResult:
         """
         Publish the staged load of this load id: exactly what its plan says, or nothing.
 
-        :raises M2PLoadError: it does not wait any more, or the table moved on.
+        :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
+        :raises M2PLoadError: it does not wait any more, was staged again, or the table moved on.
         """
         started = time.monotonic()
         with self._connected() as dialect:
-            result = review.publish(dialect, self.spec, self._lock_seconds)
+            result = review.publish(dialect, self.spec, self._lock_seconds, plan_id)
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
@@ -161,46 +163,31 @@ class Loader:
 
     @contextmanager
     def _connected(self) -> Iterator[Dialect]:
-        """Hold one connection, and turn the database's errors into ours without the values they carry."""
-        try:
-            with self.engine.connect() as connection:
-                dialect = self._dialect(connection)
-                if connection.in_transaction():
-                    connection.rollback()
-                try:
-                    yield dialect
-                finally:
-                    if not connection.closed and not connection.invalidated:
-                        if connection.in_transaction():
-                            connection.rollback()
-                        dialect.close()
-        except M2PError:
+        """Hold one connection, and turn the database's errors into ours."""
+        with as_ours(self.spec.full_name), self.engine.connect() as connection:
+            _wake(connection)
+            # The engine's own level may be to commit every statement, or to see nothing that others did meanwhile.
+            if level := self._dialect.isolation_level or connection.default_isolation_level:
+                connection.execution_options(isolation_level=level)
+            dialect = self._dialect(connection)
+            if connection.in_transaction():
+                connection.rollback()
+            try:
+                yield dialect
+            finally:
+                if not connection.closed and not connection.invalidated:
+                    if connection.in_transaction():
+                        connection.rollback()
+                    dialect.close()
+
+
+def _wake(connection: sa.Connection) -> None:
+    """Replace a connection that died while it waited in the engine's pool."""
+    try:
+        connection.scalar(sa.select(1))
+    except sa.exc.DBAPIError as error:
+        if not error.connection_invalidated:
             raise
-        except ModuleNotFoundError as error:
-            raise M2PConfigError(f"The driver of the warehouse is not installed: {error}.") from error
-        except sa.exc.SQLAlchemyError as error:
-            raise M2PLoadError(self._describe(error)) from None
-        except Exception as error:
-            if _is_driver_error(error):
-                raise M2PLoadError(self._describe(error)) from None
-            raise
-
-    def _describe(self, error: Exception) -> str:
-        """Say what the database said, without what it quoted: that may be a customer's value."""
-        original = getattr(error, "orig", None) or error
-        state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-        # MySQL's errors are a number and a text. The quoted goes first: a value may have lines and quotes of its own.
-        text = original.args[-1] if original.args and isinstance(original.args[-1], str) else str(original)
-        said = _QUOTED.sub(lambda quoted: quoted[1] or "'...'", text.strip()).split("\n", 1)[0][:300].rstrip(".")
-        name = f"{type(original).__name__}{f' ({state})' if state else ''}"
-        if getattr(error, "connection_invalidated", False):
-            return (
-                f"The connection was lost during the load into {self.spec.full_name}: {name}: {said}. If it broke "
-                "while the load was committed, the load may be applied. Run the task again: that does no harm."
-            )
-        return f"The warehouse refused the load into {self.spec.full_name}: {name}: {said}. Nothing was written."
+    connection.rollback()
 
 
-def _is_driver_error(error: Exception) -> bool:
-    """Tell whether an error is the driver's own: COPY goes to the driver directly."""
-    return any(base.__name__ == "Error" and base.__module__ in _DRIVERS for base in type(error).__mro__)

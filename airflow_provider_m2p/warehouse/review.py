@@ -9,6 +9,7 @@ Loads that wait for somebody's consent.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -38,14 +39,16 @@ class LoadPlan:
 
     :param result: the counts and schema changes, as the load will report them.
     :param changed_columns: how many of the updated rows change in each column; no values.
+    :param plan_id: another one each time the load is staged, which leaves its load id the same.
     """
 
     result: LoadResult
     changed_columns: dict[str, int] = field(default_factory=dict)
+    plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON types."""
-        return {**self.result.as_dict(), "changed_columns": self.changed_columns}
+        return {**self.result.as_dict(), "changed_columns": self.changed_columns, "plan_id": self.plan_id}
 
 
 class _Rehearsed(Exception):
@@ -77,12 +80,13 @@ def stage(dialect: Dialect, spec: LoadSpec, pages: PageStream, lock_seconds: flo
     return plan
 
 
-def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult:
+def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float, plan_id: str | None = None) -> LoadResult:
     """
     Apply a staged load.
 
     :param spec: its schema and load id, and who publishes it; all else stands in the books.
-    :raises M2PLoadError: no such load waits, or the table is no longer what the plan was made for.
+    :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
+    :raises M2PLoadError: no such load waits, it has another plan, or the table is no longer what that was made for.
     """
     books = Books(dialect, spec.schema)
     with dialect.connection.begin():
@@ -91,6 +95,11 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult
         raise M2PLoadError(
             f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
             "discarded, or swept after a week. Stage it again."
+        )
+    if plan_id is not None and plan_id != record["plan"]["plan_id"]:
+        raise M2PLoadError(
+            f"Load {spec.load_id!r} was staged again after plan {plan_id} was made: what waits now is plan "
+            f"{record['plan']['plan_id']}. Nothing was written. Review the new plan."
         )
     lists = {name: tuple(record["spec"][name]) for name in ("key_columns", "exclude_columns", "hash_columns")}
     kept = LoadSpec(**{**record["spec"], **lists})
@@ -104,7 +113,7 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float) -> LoadResult
             )
         # Time has passed: rows that were skipped must be looked at, too.
         result = Apply(dialect, kept).run(replace(read, version=None), staged)
-        if _without_time(result.as_dict()) != _without_time(record["plan"]):
+        if _outcome(result.as_dict()) != _outcome(record["plan"]):
             raise M2PLoadError(
                 f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "
                 "something else. Nothing was written. Stage the load again and review the new plan."
@@ -195,5 +204,6 @@ def _drop(dialect: Dialect, staged: Staged) -> None:
     staged.table.drop(dialect.connection, checkfirst=True)
 
 
-def _without_time(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name not in ("seconds", "changed_columns")}
+def _outcome(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what a result and its plan have in common."""
+    return {name: value for name, value in result.items() if name not in ("seconds", "changed_columns", "plan_id")}

@@ -36,7 +36,7 @@ def test_the_plan_is_what_happens(first_class: Warehouse, mode: str) -> None:
     result = first_class.loader(load_id="reviewed").publish().as_dict()
 
     assert {k: v for k, v in result.items() if k != "seconds"} == {
-        k: v for k, v in plan.items() if k not in ("seconds", "changed_columns")
+        k: v for k, v in plan.items() if k not in ("seconds", "changed_columns", "plan_id")
     }
     assert not waiting(first_class)
     assert first_class.loads()[-1]["load_id"] == "reviewed"
@@ -100,6 +100,16 @@ def test_staged_again_the_first_stage_is_gone(first_class: Warehouse) -> None:
     assert len(waiting(first_class)) == 1
     assert loader.publish().rows_read == 3
     assert {row["id"] for row in first_class.read()} == {"a", "b", "d"}
+
+
+def test_a_plan_is_published_under_its_own_id_alone(first_class: Warehouse) -> None:
+    loader = first_class.loader(load_id="again")
+    agreed = loader.stage(Pages([OLD])).plan_id
+    waiting = loader.stage(Pages([OLD])).plan_id
+    with pytest.raises(M2PLoadError, match=rf"'again' was staged again after plan {agreed} was made.* plan {waiting}\."):
+        loader.publish(agreed)
+    assert "products" not in first_class.tables()
+    assert loader.publish(waiting).inserted == 3
 
 
 def test_a_load_that_cannot_be_rehearsed_leaves_no_stage(first_class: Warehouse) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import inspect, text
 
 from airflow_provider_m2p.exceptions import M2PAuthError, M2PConfigError, M2PLoadError
 from airflow_provider_m2p.operators.m2p import M2PExtractProductsOperator, M2PPublishLoadOperator
+from airflow_provider_m2p.task_run import TaskRun
 from airflow_provider_m2p.transfers.m2p_to_sql import M2PToSqlOperator
 from tests.connections import connect, m2p_connection, sql_connection
 
@@ -50,7 +51,8 @@ def test_constructing_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(operator, BaseOperator)
     assert operator.template_fields == tuple(templates)
     assert {name: getattr(operator, name) for name in templates} == templates
-    templates = {"sql_conn_id": "{{ c }}", "load_id": "{{ i }}", "schema": "{{ s }}", "action": "{{ a }}"}
+    names = ("sql_conn_id", "load_id", "plan_id", "schema", "action")
+    templates = {name: f"{{{{ {name} }}}}" for name in names}
     publish = M2PPublishLoadOperator(task_id="publish", **templates)  # type: ignore[arg-type]
     assert publish.template_fields == tuple(templates)
     assert {name: getattr(publish, name) for name in templates} == templates
@@ -185,6 +187,23 @@ class TestPublishLoad:
         with pytest.raises(M2PLoadError, match=r"since load .* was staged\. Nothing was written"):
             self.act(load_id=staged["load_id"])
         assert self.rows(engine) == before
+
+    def test_staged_again_after_it_was_agreed_to(self, staged: dict[str, Any], engine: Engine) -> None:
+        before = self.rows(engine)
+        run = TaskRun(dag_id="d", run_id="r", task_id="stage")
+        load = M2PToSqlOperator(task_id="stage", sql_conn_id="warehouse", table="products", publish=False)
+        agreed = load._load(run).as_dict()
+        waiting = load._load(run).as_dict()
+        assert waiting["load_id"] == agreed["load_id"]
+        with pytest.raises(M2PLoadError, match=rf"staged again after plan {agreed['plan_id']} .* Nothing was written"):
+            self.act(load_id=agreed["load_id"], plan_id=agreed["plan_id"])
+        assert self.rows(engine) == before
+        assert self.act(load_id=waiting["load_id"], plan_id=waiting["plan_id"])["inserted"] == 2
+
+    @pytest.mark.parametrize("plan_id", ["", "None"])
+    def test_nobody_agreed(self, staged: dict[str, Any], plan_id: str) -> None:
+        with pytest.raises(M2PConfigError, match="plan_id is empty"):
+            self.act(load_id=staged["load_id"], plan_id=plan_id)
 
     @pytest.mark.parametrize("load_id", ["", "None", None])
     def test_no_load_id(self, load_id: Any) -> None:
