@@ -141,7 +141,10 @@ class Transport:
         pause = self._limiter.reserve()
         if pause > 0:
             self._sleep(pause, stop)
-        request = _prepare(call.method, self._settings.base_url + call.path, params, sent, data)
+        try:
+            request = _prepare(call.method, self._settings.base_url + call.path, params, sent, data)
+        except ValueError:
+            raise M2PConfigError(call.says("the path or a parameter is not text that a URL can hold.")) from None
         try:
             with Exchange(stop, self._settings.read_timeout):
                 raw = self._pool.urlopen(
