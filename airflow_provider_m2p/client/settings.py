@@ -236,6 +236,7 @@ class _Reader:
             url_port = url.port
         except ValueError:
             self._refuse("host", "names a port that is not a number from 1 to 65535")
+        port = port or None  # forms save an empty one as 0
         if url_port is not None and port is not None and url_port != port:
             self._refuse("port", f"says {port}, but the host says {url_port}: leave one of them out")
         port = port if url_port is None else url_port
@@ -274,7 +275,7 @@ class _Reader:
             self._refuse("tenant_id", "is missing: it is the tenant the platform assigned to you, sent as X-TENANT-ID")
         if isinstance(value, bool) or not isinstance(value, str | int):
             self._refuse("tenant_id", "must be text")
-        text = str(value)
+        text = "" if isinstance(value, int) and value.bit_length() > 512 else str(value)  # str() has a limit
         if not _PRINTABLE_ASCII.fullmatch(text) or len(text) > 128:
             self._refuse("tenant_id", "must be up to 128 printable ASCII characters without space around them")
         return text
@@ -321,12 +322,13 @@ class _Reader:
         value = self._get("verify")
         if value is None:
             return True
-        text = str(value).strip() if isinstance(value, str | int) else ""
+        text = value.strip() if isinstance(value, str) else str(value) if value in (0, 1) else ""
         if text.lower() in ("true", "1", "yes", "on"):
             return True
         if text.lower() in ("false", "0", "no", "off"):
             return False
-        if not text.isprintable() or not os.path.isfile(text):
+        # One answer to all that is no such file: whoever may write this learns nothing of the machine's others.
+        if not text.isprintable() or not os.path.isfile(text) or not _holds_certificates(text):
             self._refuse("verify", "is neither true nor false nor a CA file that exists on this machine")
         return text
 
@@ -341,6 +343,16 @@ class _Reader:
             return date.fromisoformat(text)
         except ValueError:
             self._refuse(name, "must be a date such as 2026-01-31")
+
+
+def _holds_certificates(path: str) -> bool:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError:
+        return False
+    return True
 
 
 def _one_line(text: str) -> str:

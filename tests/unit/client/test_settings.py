@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from airflow_provider_m2p.client.settings import KNOWN_EXTRAS, ClientSettings, check_path
@@ -60,6 +62,8 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("host", "port", "base_url"),
     [
+        ("https://api.example.com", 0, "https://api.example.com"),
+        ("http://127.0.0.1:8099", 0, "http://127.0.0.1:8099"),
         ("https://api.example.com", None, "https://api.example.com"),
         ("https://api.example.com/", None, "https://api.example.com"),
         ("HTTPS://API.Example.com", None, "https://api.example.com"),
@@ -204,11 +208,11 @@ def test_refused_dates(value: Any) -> None:
 
 def test_ca_file(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
-    file.write_text("")
+    shutil.copy(certifi.where(), file)
     assert read({"verify": str(file)}).verify == str(file)
 
 
-@pytest.mark.parametrize("value", ["/no/such/ca.pem", "/tmp", "maybe", 2, [], "a\0b"])
+@pytest.mark.parametrize("value", ["/no/such/ca.pem", "/tmp", __file__, "maybe", 2, [], "a\0b"])
 def test_refused_ca_files(value: Any) -> None:
     assert "'verify' is neither" in refusal({"verify": value})
 
