@@ -15,13 +15,11 @@ def caller_address(base_url: str, *, by_proxy: bool) -> str:
     :param by_proxy: whether they go through a proxy.
     """
     if by_proxy:
-        return "the address of the proxy that this worker calls through"
+        return "this worker's proxy"
     address = _local_address(base_url)
     if address is None:
-        return "the address this worker calls from"
-    if address.is_global:
-        return f"the address this worker calls from, {address},"
-    return f"the address this worker calls from ({address} on its own network; a NAT gateway's beyond that)"
+        return "this worker's address"
+    return f"worker {address}" if address.is_global else f"worker {address} before NAT"
 
 
 def _local_address(base_url: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

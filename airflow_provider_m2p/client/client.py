@@ -279,12 +279,11 @@ class M2PClient:
         if status == 403:
             claims = Claims.of(token.value)
             roles, tenants = self._shown((claims.roles or ())[:10]), self._shown(claims.tenants[:5])
-            hints[403] = (
-                "Three things can cause this: the role may not do it "
-                f"(the token's: {roles or 'not named'}); the tenant is not this client's (the connection's: "
-                f"{self.settings.tenant_id}, the token's: {tenants or 'not named'}); or "
-                f"{self._transport.caller_address()} is not on the platform's IP whitelist."
-            )
+            tenant = self.settings.tenant_id
+            if tenants != tenant:
+                tenant += f", the token's: {tenants or 'not named'}"
+            address = self._transport.caller_address()
+            hints[403] = f"Check role ({roles or 'not named'}), tenant ({tenant}), IP whitelist ({address})."
         if call.path == self.settings.products_path:
             other = "/configs/v1/products/" if call.path != "/configs/v1/products/" else "/v1/products/"
             hints[404] = f"Check the extra 'products_path': the platform also documents {other}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,10 +25,7 @@ _KINDS = {401: M2PAuthError, 403: M2PPermissionError, 429: M2PRateLimitError}
 _HINTS = {
     400: "Check endpoint, parameters and page_size.",
     401: "Check client id and client secret (login and password): a fresh token was refused, too.",
-    403: (
-        "Three things can cause this: the role of the client may not do it; the tenant (extra 'tenant_id') is not this "
-        "client's; or the address this worker calls from is not on the platform's IP whitelist."
-    ),
+    403: "Check the client's role, the tenant (extra 'tenant_id') and the platform's IP whitelist.",
     404: "Check the path.",
     409: (
         "The state of the object does not allow it, or the same X-Request-ID was sent with other content. A change "
@@ -86,17 +84,21 @@ def describe_problem(document: Mapping[str, Any], secrets: Iterable[str] = ()) -
     candidates = (document.get("businessCode"), document.get("business.code"), nested, document.get("errorCode"))
     codes = (one_line(code, secrets) for code in candidates if isinstance(code, str | int) and code is not True)
     code = next((code for code in codes if _CODE.fullmatch(code)), None)
+    status = _status(document.get("status"))
+    # Words that say no more than the status.
+    known = {f"error.http.{status}", http.client.responses.get(status or 0)}
     texts: list[str] = []
     for key in ("title", "detail", "message", "error", "error_description"):
-        text = one_line(document.get(key), secrets)
-        if text and text not in texts:
+        text = one_line(document.get(key), secrets).rstrip(".")
+        if text and text not in texts and text not in known:
             texts.append(text)
     fields = document.get("fieldErrors")
     for error in fields[:10] if isinstance(fields, list) else ():
         if isinstance(error, Mapping):
             name, text = one_line(error.get("field"), secrets, 80), one_line(error.get("message"), secrets, 120)
+            text = text.rstrip(".")
             texts.append(f"field {name or '?'}: {text or 'not accepted'}")
-    return Problem(_status(document.get("status")), code, "; ".join(texts))
+    return Problem(status, code, "; ".join(texts))
 
 
 def error_of(

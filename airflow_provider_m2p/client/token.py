@@ -134,7 +134,7 @@ class TokenEndpoint:
         }
         if response.status_code == 403:
             address = self._transport.caller_address()
-            hints[403] = f"{credentials}, and whether {address} is on the platform's IP whitelist."
+            hints[403] = f"{credentials}, and the platform's IP whitelist ({address})."
         error = error_of(response, call, now=self._clock.wall(), secrets=(self._settings.client_secret,), hints=hints)
         if isinstance(error, M2PApiError) and error.status_code in (400, 401, 403):
             return M2PAuthError(

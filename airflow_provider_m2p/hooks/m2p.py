@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from contextlib import closing
 from dataclasses import replace
@@ -91,15 +92,14 @@ class M2PHook(BaseHook):
         if reminder := self.rotation_reminder():
             self.log.warning("%s", reminder)
         run = TaskRun.current()
-        # A task may have several clients, and no two requests the same id.
-        prefix = f"{run.request_id_prefix}-{uuid.uuid4().hex[:6]}" if run else None
-        if prefix:
+        if run:
+            # A task may have several clients, and no two requests the same id.
+            options["request_id_prefix"] = prefix = f"{run.request_id_prefix}-{uuid.uuid4().hex[:6]}"
             self.log.info("Request ids at the platform begin with %s", prefix)
         return TracedClient(
             settings,
             on_secret=mask_secret,
             user_agent=f"airflow-provider-m2p/{__version__} airflow/{airflow_version}",
-            request_id_prefix=prefix,
             **options,
         )
 
@@ -171,7 +171,7 @@ class M2PHook(BaseHook):
                 read_timeout=min(self.settings.read_timeout, _TEST_READ_TIMEOUT),
                 token_cache="off",  # the credentials are on trial, not a token they once gave
             )
-            with self._new_client(settings, retry_seconds=0) as client:
+            with self._new_client(settings, retry_seconds=0, request_id_prefix=uuid.uuid4().hex[:8]) as client:
                 step = "Token"
                 client.get_token()
                 step = "Tenant"
@@ -179,7 +179,14 @@ class M2PHook(BaseHook):
                 step = "Products"
                 page = client.peek()
         except Exception as error:
-            return False, f"{step}: {error}"
+            return False, f"{step}: {self._without_id(str(error))}"
         count = "a list of" if page.total_rows is None else f"{page.total_rows:,}"
         found = f"Token received, tenant {settings.tenant_id} accepted, {count} products found."
-        return True, " ".join(filter(None, (found, self.rotation_reminder())))
+        reminder = self._without_id(self.rotation_reminder() or "")
+        return True, f"{found} {reminder[:1].upper()}{reminder[1:]}".rstrip()
+
+    def _without_id(self, message: str) -> str:
+        """Return a message about this connection without its id: the form's Test makes one up."""
+        conn_id = re.escape(self.m2p_conn_id)
+        message = re.sub(rf"^Connection {conn_id}: ", "", message)
+        return re.sub(rf"\bconnection {conn_id}(?=\W|$)", "this connection", message)

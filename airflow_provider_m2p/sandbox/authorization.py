@@ -71,11 +71,8 @@ def allowed(action: str) -> Callable[..., object]:
 
     async def check(caller: Annotated[Caller, Depends(caller)]) -> Caller:
         if not any(action in MAY.get(role, ()) for role in caller.roles):
-            able = " or ".join(role for role in sorted(MAY) if action in MAY[role])
-            raise Problem(
-                Code.ROLE,
-                f"Your role {'/'.join(caller.roles)} may not {action}. Ask a client with the role {able}.",
-            )
+            able = ", ".join(role for role in sorted(MAY) if action in MAY[role])
+            raise Problem(Code.ROLE, f"Your role {'/'.join(caller.roles)} may not {action}; allowed: {able}.")
         return caller
 
     return check

@@ -61,7 +61,7 @@ def test_another_tenant(connect: Connect) -> None:
 
 
 def test_a_role_that_may_not(connect: Connect) -> None:
-    with pytest.raises(M2PPermissionError, match=r"HTTP 403.*the token's: .*iewer"):
+    with pytest.raises(M2PPermissionError, match=r"HTTP 403.*Check role \(Viewer\)"):
         connect("acme-viewer").request("POST", "/v1/products/", json={"productName": "x"})
 
 

@@ -160,7 +160,7 @@ def assert_loaded(airflow: Airflow, sandbox: SandboxServer, table: str) -> None:
             ["Tenant: ", "the token is for tenant ACME_CORP, the connection names GLOBEX", "'tenant_id'"],
         ),
         ("host_down", {}, ["Token: ", "POST /auth/token", "Check host, network and proxy"]),
-        ("no_role", {"client_id": GUEST}, ["Products: ", "HTTP 403", "the role may not", "Guest"]),
+        ("no_role", {"client_id": GUEST}, ["Products: ", "HTTP 403", "Check role (Guest), tenant (ACME_CORP), IP whitelist"]),
     ],
 )
 def test_failures_name_their_step(

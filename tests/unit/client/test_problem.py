@@ -50,9 +50,7 @@ def test_the_documented_problem() -> None:
         },
     )
     assert found.business_code == "PP_CORP_028"
-    assert "HTTP 400, business code PP_CORP_028: Bad Request; Invalid Product id PROD_12345; error.business." in str(
-        found
-    )
+    assert "HTTP 400, business code PP_CORP_028: Invalid Product id PROD_12345; error.business." in str(found)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +71,14 @@ def test_all_places_of_the_business_code(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("code", [None, "", [], {}, True, "a b", "x" * 65, "PP\n1 "])
 def test_no_business_code(code: Any) -> None:
     assert error(409, {"businessCode": code, "business": "x"}).business_code is None
+
+
+def test_what_repeats_the_status_is_left_out() -> None:
+    told = {"status": 401, "title": "Unauthorized", "message": "error.http.401"}
+    assert "HTTP 401: The secret is wrong; really. Check client" in str(
+        error(401, {**told, "detail": "The secret is wrong.", "error": "really."})
+    )
+    assert "HTTP 401. Check client" in str(error(401, told))
 
 
 def test_field_errors() -> None:

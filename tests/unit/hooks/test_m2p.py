@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import textwrap
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
@@ -218,6 +219,29 @@ class TestTestConnection:
         assert "client secret" in message
         assert "not-the-secret" not in message
 
+    @pytest.mark.parametrize(
+        "wrong", [{"password": "not-the-secret"}, {"tenant_id": "GLOBEX"}, {"products_path": "/v9/nothing"}, {"paging": "x"}]
+    )
+    def test_no_message_names_the_id_that_the_form_makes_up(
+        self, wrong: dict[str, Any], sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connect(monkeypatch, qz7rnd=m2p_connection(sandbox.url, **wrong))
+        ok, message = M2PHook("qz7rnd").test_connection()
+        assert not ok
+        assert "qz7rnd" not in message
+        assert "Connection Connection" not in message
+        if "password" in wrong:
+            assert message.endswith("Check client id and client secret (login and password) of this connection.")
+
+    def test_a_role_that_may_not_read(self, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        sandbox.add_client("acme-guest", "ACME_CORP", "Guest")
+        ok, message = self.of(m2p_connection(sandbox.url, "acme-guest"), monkeypatch)
+        assert not ok
+        assert message.startswith("Products: ")
+        for word in ("role (Guest)", "tenant (ACME_CORP)", "IP whitelist (worker 127.0.0.1 before NAT)"):
+            assert word in message
+        assert len(textwrap.wrap(message, 40)) <= 6, message  # what a line in the UI holds
+
     def test_wrong_tenant(self, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
         ok, message = self.of(m2p_connection(sandbox.url, tenant_id="GLOBEX"), monkeypatch)
         assert not ok
@@ -250,6 +274,7 @@ class TestTestConnection:
         assert ok, message
         assert "250 products found" in message
         assert "(in 5 days)" in message
+        assert "products found. The client secret was issued on" in message
         ok, message = self.of(m2p_connection(sandbox.url, credentials_issued_on=days_ago(78)), monkeypatch)
         assert ok, message
         assert "rotation" not in message
