@@ -9,6 +9,7 @@ Errors, named by what the reader can do next.
     │   └── M2PPaginationError    ... or its pages contradict each other
     ├── M2PSchemaError            the data do not fit the table or its policy
     ├── M2PLoadError              the warehouse refused, or the load would do harm
+    │   └── M2PWarehouseAccessError   ... until somebody changes a privilege, the login or the path
     └── M2PApiError               the platform refused the request
         ├── M2PAuthError          client id, client secret or token
         ├── M2PPermissionError    role, tenant or IP whitelist
@@ -40,6 +41,10 @@ class M2PSchemaError(M2PError):
 
 class M2PLoadError(M2PError):
     """The warehouse refused the load, or the load was refused to protect the table."""
+
+
+class M2PWarehouseAccessError(M2PLoadError):
+    """The warehouse does not let this user in, or not do this; no retry can help."""
 
 
 class M2PApiError(M2PError):

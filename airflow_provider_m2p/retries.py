@@ -11,13 +11,20 @@ from airflow_provider_m2p.exceptions import (
     M2PError,
     M2PPermissionError,
     M2PSchemaError,
+    M2PWarehouseAccessError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 #: Only a person can mend these: the same try again would fail the same way.
-HOPELESS: tuple[type[M2PError], ...] = (M2PConfigError, M2PAuthError, M2PPermissionError, M2PSchemaError)
+HOPELESS: tuple[type[M2PError], ...] = (
+    M2PConfigError,
+    M2PAuthError,
+    M2PPermissionError,
+    M2PSchemaError,
+    M2PWarehouseAccessError,
+)
 
 
 @contextmanager

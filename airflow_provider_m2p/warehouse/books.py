@@ -40,6 +40,7 @@ class Books:
     """
 
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
+        self._dialect = dialect
         self._connection = dialect.connection
         metadata = sa.MetaData(schema=schema)
         text, instant = dialect.text_type, dialect.instant_type
@@ -93,6 +94,11 @@ class Books:
         return not all(
             inspector.has_table(table.name, schema=table.schema) for table in self.loads.metadata.sorted_tables
         )
+
+    def try_writing(self) -> None:
+        """Find out whether the user may enter a load."""
+        self._dialect.try_writing(self._columns)
+        self._dialect.try_writing(self.loads, only_insert=True)
 
     def create(self) -> None:
         """Create the tables if they are missing."""

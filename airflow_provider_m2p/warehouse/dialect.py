@@ -39,6 +39,8 @@ class Dialect:
     stage_prefixes: ClassVar[Sequence[str]] = ()
     #: Whether rows are staged as lines of COPY text rather than as cells.
     takes_lines: ClassVar[bool] = False
+    #: In which isolation a load runs, whatever the engine's own is. ``None`` is the database's default.
+    isolation_level: ClassVar[str | None] = None
     #: Whether DDL is undone by a rollback.
     transactional_ddl: ClassVar[bool] = False
     #: Whether an index can be on an expression.
@@ -255,6 +257,15 @@ class Dialect:
 
     def check(self, table: sa.Table) -> None:
         """Find out, as far as the database tells, whether the user may create and change the table."""
+
+    def try_writing(self, table: sa.Table, *, only_insert: bool = False) -> None:
+        """Run statements that change no row, to be refused now rather than when all pages are read."""
+        columns = list(table.columns)
+        run = self.connection.execute
+        run(sa.insert(table).from_select(columns, sa.select(*columns).where(sa.false())))
+        if not only_insert:
+            run(sa.update(table).where(sa.false()).values({columns[0]: columns[0]}))
+            run(sa.delete(table).where(sa.false()))
 
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:

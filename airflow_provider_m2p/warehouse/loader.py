@@ -164,7 +164,7 @@ class Loader:
     @contextmanager
     def _connected(self) -> Iterator[Dialect]:
         """Hold one connection, and turn the database's errors into ours."""
-        with as_ours(self.spec.full_name), self.engine.connect() as connection:
+        with as_ours(self.engine, self.spec.full_name), self.engine.connect() as connection:
             _wake(connection)
             # The engine's own level may be to commit every statement, or to see nothing that others did meanwhile.
             if level := self._dialect.isolation_level or connection.default_isolation_level:
@@ -189,5 +189,3 @@ def _wake(connection: sa.Connection) -> None:
         if not error.connection_invalidated:
             raise
     connection.rollback()
-
-

@@ -138,5 +138,6 @@ class MySQL(Dialect):
             with self.connection.begin():
                 yield
         finally:
-            with self.connection.begin():
-                self.connection.execute(sa.select(sa.func.release_lock(name)))
+            if not self.connection.invalidated:  # else the lock went with the connection
+                with self.connection.begin():
+                    self.connection.execute(sa.select(sa.func.release_lock(name)))

@@ -14,10 +14,12 @@ from sqlalchemy.dialects import postgresql
 
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
 from airflow_provider_m2p.warehouse.dialect import Dialect, Known
+from airflow_provider_m2p.warehouse.errors import lock_timed_out
 
 _CELL, _ROW = "\x1e", "\x1f"
+_LOOK_SECONDS = 300
 
 
 class Postgres(Dialect):
@@ -25,6 +27,8 @@ class Postgres(Dialect):
 
     stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
     takes_lines: ClassVar[bool] = True
+    # Who waited for the lock must see what its holder committed.
+    isolation_level: ClassVar[str | None] = "READ COMMITTED"
     transactional_ddl: ClassVar[bool] = True
     # An index over rows that are there takes half the time of one that grows with them.
     adds_key_last: ClassVar[bool] = True
@@ -88,9 +92,17 @@ class Postgres(Dialect):
         super().__init__(connection)
         self._writer = ThreadPoolExecutor(1, "m2p-copy")
         self._written: Future[None] | None = None
+        # Else a look at a table that somebody holds for himself takes for ever.
+        self._lock_timeout = connection.execute(sa.select(sa.func.current_setting("lock_timeout"))).scalar()
+        if self._lock_timeout == "0":
+            self.execute(f"SET lock_timeout = '{_LOOK_SECONDS}s'")
+        connection.commit()
 
     def close(self) -> None:
         self._writer.shutdown()
+        if self._lock_timeout == "0":
+            with self.connection.begin():
+                self.execute("SET lock_timeout = 0")
 
     def later(self, write: Callable[[], None]) -> None:
         # The server parses one batch of rows while the next is made.
@@ -149,15 +161,15 @@ class Postgres(Dialect):
     def check(self, table: sa.Table) -> None:
         schema = table.schema or self.connection.execute(sa.select(sa.func.current_schema())).scalar()
         if schema is None or not sa.inspect(self.connection).has_schema(schema):
-            raise M2PLoadError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
+            raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
         user = self.connection.execute(sa.select(sa.func.current_user())).scalar()
         if sa.inspect(self.connection).has_table(table.name, schema=schema):
             name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=schema))
             for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
                 if not self.connection.execute(sa.select(sa.func.has_table_privilege(name, privilege))).scalar():
-                    raise M2PLoadError(f"The user {user!r} lacks the privilege {privilege} on table {name}.")
+                    raise M2PWarehouseAccessError(f"The user {user!r} lacks the privilege {privilege} on table {name}.")
         elif not self.connection.execute(sa.select(sa.func.has_schema_privilege(schema, "CREATE"))).scalar():
-            raise M2PLoadError(f"The user {user!r} lacks the privilege CREATE on schema {schema!r}.")
+            raise M2PWarehouseAccessError(f"The user {user!r} lacks the privilege CREATE on schema {schema!r}.")
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:
@@ -168,6 +180,8 @@ class Postgres(Dialect):
             try:
                 self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
             except sa.exc.OperationalError as error:
+                if not lock_timed_out(error):
+                    raise
                 raise M2PLoadError(
                     f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."
                 ) from error

@@ -122,6 +122,9 @@ class SQLite(Dialect):
         finally:
             self._wait(_READ_SECONDS)
 
+    def try_writing(self, table: sa.Table, *, only_insert: bool = False) -> None:
+        """Do nothing: every write would wait for others, and :meth:`check` has tried one."""
+
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:
         with self.connection.begin():

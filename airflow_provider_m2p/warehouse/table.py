@@ -187,6 +187,12 @@ class Target:
                 "Correct key_columns or write_mode, or load into another table."
             )
 
+    def try_writing(self) -> None:
+        """Find out whether the user may change the rows of the table, if it exists."""
+        if self.exists:
+            columns = [sa.Column(name, column_type) for name, column_type in self.present.items()]
+            self.dialect.try_writing(sa.Table(self.spec.table, sa.MetaData(), *columns, schema=self.spec.schema))
+
     def plan(self, staged: Staged) -> tuple[list[StoredColumn], list[dict[str, Any]]]:
         """
         Decide how each staged column is stored.
