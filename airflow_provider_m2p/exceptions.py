@@ -20,7 +20,14 @@ from __future__ import annotations
 
 
 class M2PError(Exception):
-    """Base of every error this provider raises."""
+    """
+    Base of every error this provider raises. Its message is one line, whatever names are in it.
+
+    :param message: what happened and what to check.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(char if char.isprintable() else " " for char in message))
 
 
 class M2PConfigError(M2PError):

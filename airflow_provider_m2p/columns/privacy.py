@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.exceptions import M2PResponseError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Privacy:
         if self.unseen and rows:
             log.warning(
                 "No row has the fields %s of exclude_columns or hash_columns. Are they spelled as the API does?",
-                ", ".join(self.unseen),
+                ", ".join(show((name,)) for name in self.unseen),
             )
 
     def apply(self, rows: list[msgspec.Raw], page: int) -> list[msgspec.Raw]:
