@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from tests.integration.warehouse.streams import Rows, Warehouse, counts, in_utc, number
 
 QUICK = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -180,12 +180,28 @@ def test_a_partial_read_never_deletes(first_class: Warehouse, mode: str, pages: 
     assert first_class.read(meta=True) == before
 
 
-def test_rows_that_came_twice_make_a_complete_read_doubtful(first_class: Warehouse) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_that_came_twice_for_others_that_never_came_are_refused(first_class: Warehouse, mode: str) -> None:
+    first_class.load(CATALOGUE, write_mode=mode)
+    before = first_class.read(meta=True)
+    # Four rows as announced, but one of them twice: the list moved while it was read, and "d" slipped through.
+    with pytest.raises(M2PPaginationError, match="1 of the 4 rows came twice on 2 pages, so 1 of the 4 .* the list moved"):
+        first_class.load(CATALOGUE[:2], CATALOGUE[1:3], total_rows=4, write_mode=mode, max_delete_ratio=1)
+    assert first_class.read(meta=True) == before
+    assert len(first_class.loads()) == 1
+
+
+@pytest.mark.parametrize("total", [3, None])
+def test_rows_that_came_twice_but_lack_none_are_dropped(first_class: Warehouse, total: int | None) -> None:
     first_class.load(CATALOGUE)
-    # Five rows as announced, but one of them twice: the list moved while it was read, and "d" may have slipped through.
-    result = first_class.load(CATALOGUE[:2], CATALOGUE[1:3], total_rows=4, max_delete_ratio=1)
-    assert (result["deleted"], result["duplicates"], result["unchanged"]) == (0, 1, 3)
-    assert first_class.load(CATALOGUE[:2], CATALOGUE[1:3], total_rows=3, max_delete_ratio=1)["deleted"] == 1
+    result = first_class.load(CATALOGUE[:2], CATALOGUE[1:3], total_rows=total, max_delete_ratio=1)
+    assert (result["deleted"], result["duplicates"], result["unchanged"]) == (1, 1, 3)
+
+
+def test_a_list_in_one_answer_cannot_have_moved(first_class: Warehouse) -> None:
+    first_class.load(CATALOGUE)
+    result = first_class.load([*CATALOGUE[:2], CATALOGUE[1]], total_rows=3)
+    assert (result["deleted"], result["duplicates"], result["unchanged"]) == (2, 1, 2)
 
 
 @pytest.mark.parametrize("mode", MODES)
