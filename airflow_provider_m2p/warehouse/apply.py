@@ -14,7 +14,7 @@ from airflow_provider_m2p.columns import names
 from airflow_provider_m2p.columns.elements import PARENT, POSITION
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
-from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.merge import WRITERS, Counts, Merge, drop_duplicates
@@ -150,7 +150,8 @@ class Apply:
         emptied = merge.fresh and read.version != 0
         if emptied or read.version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)
-        may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
+        self._refuse_missed(read, result)
+        may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read)
         live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
         counts: Counts = WRITERS[spec.write_mode](merge, merge.live if may_delete else None)
         if counts.deleted > spec.max_delete_ratio * live:
@@ -188,18 +189,22 @@ class Apply:
         return now if latest is None else max(now, latest + timedelta(microseconds=1))
 
     @staticmethod
-    def _may_delete(read: Read, result: LoadResult) -> bool:
+    def _may_delete(read: Read) -> bool:
         if not read.complete:
             log.warning("The list was not read to its end as it stood. Rows that it lacks are left as they are.")
-            return False
-        total = read.total_rows
-        if result.duplicates and total is not None and result.rows_read - result.duplicates < total:
-            log.warning(
-                "%s rows came twice, so as many may have been missed. Rows that the list lacks are left as they are.",
-                result.duplicates,
+        return read.complete
+
+    @staticmethod
+    def _refuse_missed(read: Read, result: LoadResult) -> None:
+        """Refuse rows of which some came twice and as many never did: a row that moves between pages does that."""
+        total, distinct = read.total_rows, result.rows_read - result.duplicates
+        if read.complete and read.pages > 1 and result.duplicates and total is not None and distinct < total:
+            raise M2PPaginationError(
+                f"{result.duplicates} of the {result.rows_read} rows came twice on {read.pages} pages, so "
+                f"{total - distinct} of the {total} that the platform reports are missing: the list moved while it was "
+                "read. Nothing was written; run the task again. If it is always so, the platform lists rows twice: "
+                "ask for the whole list at once (extra 'paging' = none)."
             )
-            return False
-        return True
 
     def _refuse_stale(self, merge: Merge) -> None:
         """Refuse to publish rows that were skipped because of a state of the table that is no more."""
