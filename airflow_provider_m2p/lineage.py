@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
 
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -90,7 +90,7 @@ def report_read(hook: Any, source: Source) -> None:
 
         get_hook_lineage_collector().add_input_asset(hook, uri=source.uri)
     except Exception as error:
-        log.warning("Hook lineage of %s is missing: %s", source.uri, type(error).__name__)
+        log.warning("Hook lineage of %r is missing: %s", source.uri, type(error).__name__)
 
 
 def report_write(hook: DbApiHook, url: URL, schema: str | None, table: str) -> None:
@@ -111,7 +111,7 @@ def report_write(hook: DbApiHook, url: URL, schema: str | None, table: str) -> N
         known = {name: value for name, value in where.items() if value is not None}
         get_hook_lineage_collector().add_output_asset(hook, scheme=scheme, asset_kwargs=known)
     except Exception as error:
-        log.warning("Hook lineage of table %s is missing: %s", table, type(error).__name__)
+        log.warning("Hook lineage of table %r is missing: %s", table, type(error).__name__)
 
 
 def load_lineage(
@@ -122,7 +122,7 @@ def load_lineage(
     table: str,
     result: LoadResult,
     *,
-    columns: Collection[StoredColumn] = (),
+    columns: Mapping[str, Collection[StoredColumn]] | None = None,
     hashed: Collection[str] = (),
 ) -> OperatorLineage[Any, Any] | None:
     """
@@ -134,7 +134,7 @@ def load_lineage(
     :param schema: the table's schema; the hook's default if not given.
     :param table: the table that was written.
     :param result: the counts.
-    :param columns: which field each column holds.
+    :param columns: the columns of the table and of its child tables, by table, with the fields that they hold.
     :param hashed: the API's names of fields of which the table has a hash.
     """
     try:
@@ -142,35 +142,46 @@ def load_lineage(
         from openlineage.client import event_v2, facet_v2
     except ImportError:
         return None
-    column_lineage, schemas = facet_v2.column_lineage_dataset, facet_v2.schema_dataset
+    schemas = facet_v2.schema_dataset
     rows_in, rows_out = facet_v2.input_statistics_input_dataset, facet_v2.output_statistics_output_dataset
 
-    namespace, name = _table_name(hook, engine, schema, table)
-    fields = {".".join(column.path): column for column in columns}
+    columns = columns or {table: ()}
     if source is None:
         read = event_v2.InputDataset(*_table_name(hook, engine, schema, STAGED))
     else:
         read = event_v2.InputDataset(source.namespace, source.name)
-    if fields:
-        described = [schemas.SchemaDatasetFacetFields(name=field, type=c.kind.value) for field, c in fields.items()]
-        read.facets = {"schema": schemas.SchemaDatasetFacet(fields=described)}
+        kinds = {".".join(column.path): column.kind.value for stored in columns.values() for column in stored}
+        if kinds:
+            described = [schemas.SchemaDatasetFacetFields(name=field, type=kind) for field, kind in kinds.items()]
+            read.facets = {"schema": schemas.SchemaDatasetFacet(fields=described)}
     read.inputFacets = {"inputStatistics": rows_in.InputStatisticsInputDatasetFacet(rowCount=result.rows_read)}
 
-    written = event_v2.OutputDataset(namespace, name)
-    written.facets = {"schema": schemas.SchemaDatasetFacet(fields=_columns_of(engine, schema, table))}
-    if fields:
-        from_fields = {}
-        for field, column in fields.items():
-            masked = any(field == name or field.startswith(f"{name}.") for name in hashed)
-            how = column_lineage.Transformation(
-                type="DIRECT", subtype="TRANSFORMATION" if masked else "IDENTITY", masking=masked
-            )
-            one = column_lineage.InputField(read.namespace, read.name, field, transformations=[how])
-            from_fields[column.name] = column_lineage.Fields(inputFields=[one])
-        written.facets["columnLineage"] = column_lineage.ColumnLineageDatasetFacet(fields=from_fields)
-    changed = result.inserted + result.updated + result.deleted
-    written.outputFacets = {"outputStatistics": rows_out.OutputStatisticsOutputDatasetFacet(rowCount=changed)}
-    return OperatorLineage(inputs=[read], outputs=[written])
+    outputs = []
+    for name, stored in columns.items():
+        written = event_v2.OutputDataset(*_table_name(hook, engine, schema, name))
+        written.facets = {"schema": schemas.SchemaDatasetFacet(fields=_columns_of(engine, schema, name))}
+        if source is not None and stored:
+            written.facets["columnLineage"] = _column_lineage(read, stored, hashed)
+        if name == table:
+            changed = result.inserted + result.updated + result.deleted
+            statistics = rows_out.OutputStatisticsOutputDatasetFacet(rowCount=changed)
+            written.outputFacets = {"outputStatistics": statistics}
+        outputs.append(written)
+    return OperatorLineage(inputs=[read], outputs=outputs)
+
+
+def _column_lineage(read: Any, columns: Iterable[StoredColumn], hashed: Collection[str]) -> Any:
+    """Return which field of a list each column holds, and whether only its hash."""
+    from openlineage.client.facet_v2 import column_lineage_dataset as facets
+
+    fields = {}
+    for column in columns:
+        field = ".".join(column.path)
+        masked = any(field == name or field.startswith(f"{name}.") for name in hashed)
+        how = facets.Transformation(type="DIRECT", subtype="TRANSFORMATION" if masked else "IDENTITY", masking=masked)
+        one = facets.InputField(read.namespace, read.name, field, transformations=[how])
+        fields[column.name] = facets.Fields(inputFields=[one])
+    return facets.ColumnLineageDatasetFacet(fields=fields)
 
 
 def _table_name(hook: DbApiHook, engine: Engine, schema: str | None, table: str) -> tuple[str, str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.hooks.m2p import M2PHook
-from airflow_provider_m2p.lineage import Source, load_lineage, report_read, report_write
+from airflow_provider_m2p.lineage import STAGED, Source, load_lineage, report_read, report_write
 from airflow_provider_m2p.links.m2p import M2PApiDocsLink
 from airflow_provider_m2p.load_task import log_counts, names_of, report_to_outlets, warehouse_engine, warehouse_hook
 from airflow_provider_m2p.retries import no_hopeless_retries
@@ -103,7 +104,7 @@ class M2PExtractProductsOperator(BaseOperator):
         from airflow_provider_m2p.frames import write_parquet
 
         rows = write_parquet(privacy.pages(pages), ObjectStoragePath(output_path))
-        self.log.info("Wrote %s rows from %s pages to %s", rows, pages.pages, output_path)
+        self.log.info("Wrote %s rows from %s pages to %s", rows, pages.pages, show((output_path,)))
         return output_path
 
     def _to_dataframe(self, pages: PageStream, privacy: Privacy) -> pd.DataFrame:
@@ -190,26 +191,28 @@ class M2PPublishLoadOperator(BaseOperator):
         with warehouse_engine(warehouse) as engine:
             result = self._loader(engine).publish(self.plan_id)
             report_write(warehouse, engine.url, self.schema, result.table)
-        log_counts(self.log, f"Published load {self.load_id} into {result.table}:", result)
+        log_counts(self.log, f"Published load {show((self.load_id,))} into {show((result.table,))}:", result)
         return result
 
     def _discard(self) -> dict[str, Any]:
         with warehouse_engine(warehouse_hook(self.sql_conn_id)) as engine:
             discarded = self._loader(engine).discard()
-        self.log.info("Load %s %s", self.load_id, "discarded" if discarded else "does not wait: nothing to discard")
+        outcome = "discarded" if discarded else "does not wait: nothing to discard"
+        self.log.info("Load %s %s", show((self.load_id,)), outcome)
         return {"load_id": self.load_id, "discarded": discarded}
 
-    def _loader(self, engine: Engine) -> Loader:
+    def _loader(self, engine: Engine, table: str = STAGED) -> Loader:
         from airflow_provider_m2p.warehouse.loader import Loader
 
         # Table and tenant stand in the books, with all else that was staged.
-        spec = LoadSpec(table="_m2p_staged", schema=self.schema, tenant_id="-", load_id=self.load_id)
+        spec = LoadSpec(table=table, schema=self.schema, tenant_id="-", load_id=self.load_id)
         return Loader(engine, spec)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
         """Return what was written, where OpenLineage is installed. Airflow calls it by its name."""
-        if self._published is None:
+        if (result := self._published) is None:
             return None
         warehouse = warehouse_hook(self.sql_conn_id)
         with warehouse_engine(warehouse) as engine:
-            return load_lineage(None, warehouse, engine, self.schema, self._published.table, self._published)
+            columns = self._loader(engine, result.table).columns()
+            return load_lineage(None, warehouse, engine, self.schema, result.table, result, columns=columns)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.hooks.m2p import M2PHook
 from airflow_provider_m2p.lineage import STAGED, Source, load_lineage, report_read, report_write
@@ -148,9 +149,9 @@ class M2PToSqlOperator(BaseOperator):
         self.log.info(
             "Loading %s%s, tenant %s, into %s (%s), load %s",
             hook.settings.base_url,
-            self.endpoint or hook.settings.products_path,
+            show((self.endpoint or hook.settings.products_path,)),
             spec.tenant_id,
-            spec.full_name,
+            show((spec.full_name,)),
             spec.write_mode,
             spec.load_id,
         )
@@ -188,7 +189,7 @@ class M2PToSqlOperator(BaseOperator):
                 spec.schema,
                 spec.table if self.publish else STAGED,
                 result,
-                columns=Loader(engine, spec).columns() if self.publish else (),
+                columns=Loader(engine, spec).columns() if self.publish else None,
                 hashed=spec.hash_columns,
             )
 

@@ -11,13 +11,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Final
 
 import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import PageStream
+from airflow_provider_m2p.columns.elements import PARENT, POSITION
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.warehouse import review
+from airflow_provider_m2p.warehouse.apply import child_spec
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.errors import as_ours
@@ -140,10 +145,20 @@ class Loader:
         with self._connected() as dialect:
             return review.discard(dialect, self.spec)
 
-    def columns(self) -> list[StoredColumn]:
-        """Return which field of the API each column of the table holds."""
+    def columns(self) -> dict[str, list[StoredColumn]]:
+        """Return the columns of the table and of its child tables, by table, with the fields of the API they hold."""
         with self._connected() as dialect, dialect.connection.begin():
-            return Books(dialect, self.spec.schema).columns(self.spec.table)
+            books = Books(dialect, self.spec.schema)
+            stored = books.columns(self.spec.table)
+            tables = {self.spec.table: [column for column in stored if column.kind is not Kind.CHILD]}
+            fields = {column.name: column.path for column in stored}
+            for array in (column.path for column in stored if column.kind is Kind.CHILD):
+                child = child_spec(self.spec, array, dialect.name_limit).table
+                tables[child] = [
+                    replace(column, path=_field_of_element(array, column.path, fields))
+                    for column in books.columns(child)
+                ]
+            return tables
 
     def _check_spec(self) -> None:
         spec = self.spec
@@ -175,6 +190,7 @@ class Loader:
             try:
                 yield dialect
             finally:
+                dialect.stop()
                 if not connection.closed and not connection.invalidated:
                     if connection.in_transaction():
                         connection.rollback()
@@ -189,3 +205,10 @@ def _wake(connection: sa.Connection) -> None:
         if not error.connection_invalidated:
             raise
     connection.rollback()
+
+
+def _field_of_element(array: Path, path: Path, fields: dict[str, Path]) -> Path:
+    """Return the field of the list that a column of an array's own table holds."""
+    if path[0] == PARENT:
+        return fields[path[-1]]
+    return array if path == (POSITION,) else (*array, *path)

@@ -65,8 +65,29 @@ def test_a_load_knows_both_ends(warehouse: Engine, sandbox: SandboxServer) -> No
     assert columns["product_type"].inputFields[0].transformations[0].masking is True
 
 
+def test_child_tables_are_outputs_too(warehouse: Engine, sandbox: SandboxServer) -> None:
+    first = sandbox.catalogue()[0]
+    sandbox.put({**first, "fees": [{"amount": 1, "paidBy": {"name": "x"}}], "tags": ["a"]})
+    operator = load(child_tables=True, hash_columns=["fees.paidBy"])
+    operator.execute({})
+    lineage = operator.get_openlineage_facets_on_complete(None)
+    assert lineage is not None
+    outputs = {written.name: written for written in lineage.outputs}
+    assert {names(warehouse, f"products{child}")[1] for child in ("", "__fees", "__tags")} <= outputs.keys()
+    (read,) = lineage.inputs
+    assert {"fees.amount", "fees.paidBy", "tags.value", "productId"} <= {f.name for f in read.facets["schema"].fields}
+    assert "fees" not in outputs[names(warehouse, "products")[1]].facets["columnLineage"].fields
+    for written in outputs.values():
+        of = written.facets["columnLineage"].fields
+        assert of.keys() <= {field.name for field in written.facets["schema"].fields}
+        assert of["product_id"].inputFields[0].field == "productId"
+    of = outputs[names(warehouse, "products__fees")[1]].facets["columnLineage"].fields
+    assert of["amount"].inputFields[0].field == "fees.amount"
+    assert [column for column in of if of[column].inputFields[0].transformations[0].masking] == ["paid_by"]
+
+
 def test_a_reviewed_load_is_one_way_in_two_tasks(warehouse: Engine) -> None:
-    stage = load(publish=False)
+    stage = load(publish=False, child_tables=True)
     plan = stage.execute({})
     publish = M2PPublishLoadOperator(task_id="publish", sql_conn_id="warehouse", load_id=plan["load_id"])
     publish.execute({})
@@ -75,7 +96,9 @@ def test_a_reviewed_load_is_one_way_in_two_tasks(warehouse: Engine) -> None:
     assert second is not None
     assert first.inputs[0].name == "ACME_CORP/v1/products"
     assert first.outputs[0].name == second.inputs[0].name == names(warehouse, "_m2p_staged")[1]
-    assert second.outputs[0].name == names(warehouse, "products")[1]
+    written = [output.name for output in second.outputs]
+    assert written[0] == names(warehouse, "products")[1]
+    assert names(warehouse, "products__bin_ranges")[1] in written
 
 
 def test_a_task_that_did_nothing_has_no_lineage() -> None:
