@@ -75,7 +75,7 @@ def postgres_url(postgres_port: int) -> Iterator[URL]:
     name = f"t{os.urandom(6).hex()}"
     admin = create_engine(database_url(postgres_port), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # the quicker one without fsync
     yield make_url(database_url(postgres_port, name))
     with admin.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

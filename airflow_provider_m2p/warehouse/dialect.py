@@ -285,4 +285,7 @@ class Dialect:
             yield
 
     def close(self) -> None:
-        """Give back what the load changed on the connection."""
+        """Give back what the load changed on the connection, which is still there."""
+
+    def stop(self) -> None:
+        """End what runs beside the connection, whether that is still there or not."""

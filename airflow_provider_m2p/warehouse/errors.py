@@ -13,60 +13,72 @@ from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadErr
 
 _QUOTED: Final = re.compile(r"((?:column|[Tt]able) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL)
 
-#: By SQLSTATE, MySQL's number or SQLite's name, or the text where a driver gives none of them: what to do.
-_KINDS: Final[list[tuple[str, type[M2PLoadError], str]]] = [
+#: SQLSTATEs, MySQL's numbers or SQLite's names; the text where a driver gives none of them; what to do.
+_KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
     (
-        r"55P03|1205|SQLITE_(BUSY|LOCKED)|lock timeout|is locked",
+        r"55P03|1205|SQLITE_(BUSY|LOCKED)\w*",
+        "lock timeout|is locked",
         M2PLoadError,
         "Another session holds the table for long: find it in the database's list of sessions, and run the task again.",
     ),
     (
         r"40001|40P01|1020|1213",
+        "deadlock|could not serialize",
         M2PLoadError,
         "Another session was in the way, and the database gave way to it. Run the task again.",
     ),
     (
-        r"57014|1969|3024|statement timeout",
+        r"57014|1969|3024",
+        "statement timeout",
         M2PLoadError,
         "The database limits how long a statement may run: raise its limit for this user.",
     ),
     (
-        r"53100|1021|1114|SQLITE_FULL|No space left|File too large",
+        r"53100|1021|1114|SQLITE_FULL",
+        "No space left|File too large",
         M2PLoadError,
         "The database has no disk space left: free some, and run the task again.",
     ),
     (
-        r"53300|1040|1203|1226|[Tt]oo many (clients|connections)|remaining connection slots",
+        r"53300|1040|1203|1226",
+        "[Tt]oo many (clients|connections)|remaining connection slots",
         M2PLoadError,
         "Let fewer tasks run at once (an Airflow pool), or let the database take more connections.",
     ),
     (
         r"25006|1290|1836",
+        "read-only transaction",
         M2PLoadError,
         "The database, or this user, may only read: check that the connection does not lead to a replica.",
     ),
     (
-        r"57P03|2003|Connection refused|could not translate|[Ff]ailed to resolve",
+        r"57P03|2003",
+        "Connection refused|could not translate|[Ff]ailed to resolve|starting up|shutting down",
         M2PLoadError,
         "Check that the database runs, and the connection's host and port.",
     ),
     (
         r"42501|1044|1142|1143|1227|1370|SQLITE_(PERM|AUTH)",
+        "permission denied for",
         M2PWarehouseAccessError,
         "Have the privilege granted to this user, or let the table's owner do it once.",
     ),
     (
-        r"28...|1045|1698|password authentication failed|no password supplied",
+        r"28...|1045|1698",
+        "password authentication failed|no password supplied|role .* does not exist",
         M2PWarehouseAccessError,
         "Check the connection's login and password.",
     ),
-    (r"3D000|3F000|1049|database .* does not exist", M2PWarehouseAccessError, "Check the connection's database."),
+    (r"3D000|3F000|1049", "database .* does not exist", M2PWarehouseAccessError, "Check the connection's database."),
     (
         r"SQLITE_(READONLY|NOTADB)\w*",
+        "readonly database",
         M2PWarehouseAccessError,
         "Check the path, and who may write to the file and its directory.",
     ),
 ]
+#: What PostgreSQL calls what it has no other code for.
+_INTERNAL: Final = "XX000"
 
 
 @contextmanager
@@ -108,8 +120,8 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
             "the load may be applied. Run the task again: that does no harm."
         )
     refusal = f"The warehouse refused the load into {table}: {what}. Nothing was written."
-    for pattern, error_class, advice in _KINDS:
-        if re.fullmatch(pattern, code) if code else re.search(pattern, said):
+    for codes, texts, error_class, advice in _KINDS:
+        if re.fullmatch(codes, code) or (code in ("", _INTERNAL) and re.search(texts, said)):
             return error_class(f"{refusal} {advice}")
     return M2PLoadError(refusal)
 

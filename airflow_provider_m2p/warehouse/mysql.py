@@ -17,6 +17,8 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
+#: What a load changes on its connection. Whoever has read a table keeps others from altering it, by default for a day.
+_SETTINGS = ("sql_mode", "time_zone", "lock_wait_timeout", "innodb_lock_wait_timeout")
 _DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
 
 
@@ -37,20 +39,26 @@ class MySQL(Dialect):
         super().__init__(connection)
         version = str(connection.exec_driver_sql("SELECT VERSION()").scalar())
         self._collation = "utf8mb4_nopad_bin" if "MariaDB" in version else "utf8mb4_0900_bin"
-        saved = connection.exec_driver_sql("SELECT @@SESSION.sql_mode, @@SESSION.time_zone").one()
-        self._sql_mode, self._time_zone = str(saved[0]), str(saved[1])
+        saved = connection.exec_driver_sql(f"SELECT {', '.join(f'@@SESSION.{name}' for name in _SETTINGS)}").one()
+        self._saved = dict(zip(_SETTINGS, saved, strict=True))
         # Without the strict mode too long values are cut, and numbers rounded, in silence. How literals and names are
         # quoted must stay: SQLAlchemy has looked at it already.
-        quoting = _QUOTING.intersection(self._sql_mode.split(","))
+        quoting = _QUOTING.intersection(str(self._saved["sql_mode"]).split(","))
         modes = ",".join(["STRICT_ALL_TABLES", "NO_ZERO_DATE", "NO_ZERO_IN_DATE", *sorted(quoting)])
         self.execute(f"SET SESSION sql_mode = '{modes}'")
         self.execute("SET SESSION time_zone = '+00:00'")
+        self._wait(_LOOK_SECONDS)
         connection.commit()
 
     def close(self) -> None:
-        for name, value in (("sql_mode", self._sql_mode), ("time_zone", self._time_zone)):
+        for name, value in self._saved.items():
             self.connection.execute(sa.text(f"SET SESSION {name} = :value"), {"value": value})
         self.connection.commit()
+
+    def _wait(self, seconds: float) -> None:
+        """Set how long to wait for those who hold the table or rows of it."""
+        for name in ("lock_wait_timeout", "innodb_lock_wait_timeout"):
+            self.execute(f"SET SESSION {name} = {max(1, int(seconds))}")
 
     @property
     def name_limit(self) -> int:
@@ -130,6 +138,7 @@ class MySQL(Dialect):
         name = f"m2p_{hashlib.sha256(lock.encode()).hexdigest()[:32]}"
         with self.connection.begin():
             got = self.connection.execute(sa.select(sa.func.get_lock(name, int(seconds)))).scalar()
+            self._wait(seconds)
         if got != 1:
             raise M2PLoadError(
                 f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."

@@ -98,8 +98,10 @@ class Postgres(Dialect):
             self.execute(f"SET lock_timeout = '{_LOOK_SECONDS}s'")
         connection.commit()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._writer.shutdown()
+
+    def close(self) -> None:
         if self._lock_timeout == "0":
             with self.connection.begin():
                 self.execute("SET lock_timeout = 0")
