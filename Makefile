@@ -40,6 +40,9 @@ test-airflow-3.2: $(VENV_32)/.installed ## Run the suite on Airflow 3.2, pandas 
 matrix: install ## Use the built wheel in clean environments: Airflow 3.2 and 3.3 on Python 3.11, 3.12 and 3.13
 	@$(VENV)/bin/python -m tools.matrix
 
+soak: install ## Load 500 times while the platform fails and processes are killed, and compare (ARGS="--loads 50 --seed 2")
+	$(VENV)/bin/python -m tools.soak $(ARGS)
+
 bench: install ## Measure the loader side by side with its peers
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
