@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +25,13 @@ AIRFLOW_3_3 = Version(airflow.__version__) >= Version("3.3.0")
 DAGS = Path(__file__).parents[2] / "dags"
 
 RunDag: TypeAlias = "Callable[[str], DagRun]"
+
+
+if not AIRFLOW_3_3:
+    # dag.test() makes the API that tasks talk to anew for each of them, which takes seconds; 3.3 keeps it, too.
+    from airflow.sdk.execution_time import supervisor
+
+    supervisor.in_process_api_server = cache(supervisor.in_process_api_server)
 
 
 @pytest.fixture(scope="session")

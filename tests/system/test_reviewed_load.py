@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import airflow
@@ -18,6 +20,7 @@ from tests.system.conftest import xcom
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.models.dagrun import DagRun
+    from fastapi.testclient import TestClient
     from sqlalchemy import Engine
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
@@ -39,21 +42,30 @@ class Person:
     def look(self, _: float) -> None:
         if len(self.asked) == len(self.answers):
             return
-        from airflow.api_fastapi.app import create_app, get_auth_manager
+        from airflow.api_fastapi.app import get_auth_manager
         from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-        from fastapi.testclient import TestClient
 
-        with TestClient(create_app(apps="core")) as client:
-            for name, answer in self.answers:
-                token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=name, role="admin"))
-                client.headers["Authorization"] = f"Bearer {token}"
-                (question,) = client.get(
-                    f"/api/v2/dags/{DAG_ID}/dagRuns/~/hitlDetails", params={"response_received": False}
-                ).json()["hitl_details"]
-                ti = question["task_instance"]
-                path = f"/api/v2/dags/{DAG_ID}/dagRuns/{ti['dag_run_id']}/taskInstances/{ti['task_id']}/-1/hitlDetails"
-                self.asked.append(question)
-                self.statuses.append(client.patch(path, json={"chosen_options": [answer]}).status_code)
+        client = api()
+        for name, answer in self.answers:
+            token = get_auth_manager().generate_jwt(SimpleAuthManagerUser(username=name, role="admin"))
+            client.headers["Authorization"] = f"Bearer {token}"
+            questions = client.get(
+                f"/api/v2/dags/{DAG_ID}/dagRuns/~/hitlDetails", params={"response_received": False}
+            ).json()["hitl_details"]
+            question = max(questions, key=itemgetter("created_at"))  # older ones were not answered in time
+            ti = question["task_instance"]
+            path = f"/api/v2/dags/{DAG_ID}/dagRuns/{ti['dag_run_id']}/taskInstances/{ti['task_id']}/-1/hitlDetails"
+            self.asked.append(question)
+            self.statuses.append(client.patch(path, json={"chosen_options": [answer]}).status_code)
+
+
+@cache
+def api() -> TestClient:
+    """Airflow's REST API, made once for all tests: that takes seconds."""
+    from airflow.api_fastapi.app import create_app
+    from fastapi.testclient import TestClient
+
+    return TestClient(create_app(apps="core"))
 
 
 @dataclass
@@ -66,6 +78,28 @@ class Asyncio:
         await asyncio.to_thread(self.person.look, seconds)
 
 
+def pass_questions_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``dag.test()`` of Airflow 3.2 ask the API for a trigger's answer, as the triggerer does."""
+    from airflow.jobs.triggerer_job_runner import HITLDetailResponseResult
+    from airflow.sdk.execution_time.comms import GetHITLDetailResponse, UpdateHITLDetail
+    from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+
+    others = InProcessTestSupervisor._handle_request
+
+    def handle(self: Any, msg: Any, log: Any, req_id: int) -> None:
+        if isinstance(msg, GetHITLDetailResponse):
+            answer = self.client.hitl.get_detail_response(ti_id=msg.ti_id)
+        elif isinstance(msg, UpdateHITLDetail):
+            answer = self.client.hitl.update_response(
+                ti_id=msg.ti_id, chosen_options=msg.chosen_options, params_input=msg.params_input
+            )
+        else:
+            return others(self, msg, log, req_id)
+        return self.send_msg(HITLDetailResponseResult.from_api_response(response=answer), request_id=req_id)
+
+    monkeypatch.setattr(InProcessTestSupervisor, "_handle_request", handle)
+
+
 @pytest.fixture
 def answered(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Have the question answered by persons, one after the other: names and answers."""
@@ -75,6 +109,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Any:
         if AIRFLOW_3_3:
             monkeypatch.setattr(time, "sleep", person.look)
         else:  # there a trigger waits
+            pass_questions_on(monkeypatch)
             monkeypatch.setattr("airflow.providers.standard.triggers.hitl.asyncio", Asyncio(person))
         return person
 
