@@ -1,8 +1,8 @@
 """
 Load a changing catalogue hundreds of times while the platform fails and loading processes are killed, then compare.
 
-``python -m tools.soak --loads 500 --seed 1``: tenants on SQLite and PostgreSQL, upsert and history, with and without child
-tables, two loads at a time. At the end each tenant's table has to be what the sandbox served at each applied load, and
+``python -m tools.soak --loads 500 --seed 1``: tenants on SQLite and PostgreSQL, in upsert and history, with and without
+child tables, two loads at a time. At the end each table has to be what the sandbox served at each applied load, and
 nothing may have grown: file descriptors, threads, connections, stages, token files, temporary files.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -84,6 +85,7 @@ def work(pipe: Any, home: Path) -> None:
     :param home: directory for token and temporary files.
     """
     os.environ.update(M2P_CACHE_DIR=str(home / "cache"), TMPDIR=str(home / "tmp"), SQLITE_TMPDIR=str(home / "tmp"))
+    logging.getLogger().addHandler(logging.NullHandler())
     with contextlib.suppress(EOFError):
         while True:
             try:
