@@ -88,9 +88,14 @@ class Proxy:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._close(*self._sockets)
+        self._shut(self._listener)
+        self._threads[0].join()  # from here on there are no new connections
+        # Whoever waits for a socket would not notice that it is closed, but does that it is shut down.
+        self._shut(*self._sockets)
         for thread in self._threads:
             thread.join()
+        for each in self._sockets:
+            each.close()
 
     def _start(self, run: Callable[..., None], *arguments: socket.socket) -> None:
         thread = threading.Thread(target=run, args=arguments)
@@ -98,13 +103,12 @@ class Proxy:
         thread.start()
 
     @staticmethod
-    def _close(*sockets: socket.socket) -> None:
+    def _shut(*sockets: socket.socket) -> None:
         for each in sockets:
             try:
                 each.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-            each.close()
 
     def _accept(self) -> None:
         while True:
@@ -146,7 +150,7 @@ class Proxy:
                                     server.recv(_SIZE)
                                 return
                             server.sendall(request)
-        except (OSError, ValueError):  # ValueError: closed by __exit__
+        except OSError:
             pass
         finally:
-            self._close(client, server)
+            self._shut(client, server)

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import Page
 from airflow_provider_m2p.exceptions import M2PLoadError
-from tests.integration.warehouse.proxy import Proxy
 from tests.integration.warehouse.streams import Pages, Rows, Warehouse, counts, in_utc
 
 MODES = ["append", "replace", "upsert", "history"]
@@ -231,38 +230,6 @@ def test_history_stays_in_order_though_the_clock_goes_backwards(warehouse: Wareh
 
 def _bound(warehouse: Warehouse, moment: Any) -> Any:
     return moment.isoformat(" ", "microseconds") if warehouse.way == "sqlite" else moment
-
-
-@pytest.mark.parametrize("delivered", [True, False])
-@pytest.mark.parametrize("mode", MODES)
-def test_a_connection_lost_around_any_commit(postgres: Warehouse, postgres_port: int, mode: str, delivered: bool) -> None:
-    """The load may have been applied or not: the retry must come to the same table, and the error must not say otherwise."""
-    for commit in range(1, 40):
-        table = f"t{commit}"
-        if commit % 2:
-            postgres.load(rows(0), table=table, write_mode=mode, load_id="before")
-        with Proxy(postgres_port, commit, delivered=delivered) as proxy:
-            broken = Warehouse("psycopg", postgres.url.set(port=proxy.port), poolclass=sa.pool.NullPool)
-            spec = {"table": table, "write_mode": mode, "load_id": "same"}
-            try:
-                broken.load(rows(1), rows(1, 35), **spec)
-            except M2PLoadError as error:
-                applied = table in postgres.tables() and 1 in {row["v"] for row in postgres.read(table)}
-                assert not applied or "Nothing was written" not in str(error)
-            else:
-                assert not proxy.fired
-        result = postgres.load(rows(1), rows(1, 35), attempt=2, **spec)
-        found = postgres.read(table, meta=True)
-        now = [row for row in found if row["_m2p_load_id"] == "same" and row.get("_m2p_valid_to") is None]
-        assert [row["v"] for row in now] == [1] * 35
-        before = {"append": 30, "history": 30}.get(mode, 0) if commit % 2 else 0
-        assert len(found) == 35 + before
-        assert result["rows_read"] == 65
-        if not proxy.fired:
-            break
-    else:
-        raise AssertionError("a load that never ends")
-    assert commit > 3
 
 
 def test_a_backend_that_is_terminated_while_a_load_reads(postgres: Warehouse) -> None:
