@@ -46,7 +46,7 @@ class OwnAirflow:
                 env={**self._environment, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=300,
+                timeout=600,
             )
         assert done.returncode == 0, self.output.read_text("utf-8", "replace")[-8000:]
 

@@ -18,7 +18,7 @@ from cryptography.fernet import Fernet
 
 from tests.system.own_airflow import OwnAirflow, own_airflow  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(700)
 
 
 class Traces:
