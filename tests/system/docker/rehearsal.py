@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 DATABASES = ("metadata", "warehouse")
-START_SECONDS = 240
+START_SECONDS = 400
 STOP_SECONDS = 15
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 DAG = "m2p_products_multi_tenant"
 TABLE = "m2p_products_all_tenants"
 OF_THE_COMPOSE_FILE = {"m2p_default": ("acme-operator", "ACME_CORP"), "m2p_globex": ("globex-viewer", "GLOBEX")}
+PER_WORKER = 4  # AIRFLOW__CELERY__WORKER_CONCURRENCY in compose.celery.yaml
+RUN_SECONDS = 900
 # A lost task is noticed in seconds rather than minutes.
 IMPATIENT = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
@@ -99,6 +102,11 @@ class Api:
             found: list[dict[str, Any]] = answer.json()["task_instances"]
             return found
 
+    def in_state(self, state: str, since: datetime | None = None) -> list[dict[str, Any]]:
+        """The tasks in a state, or those of them that have begun since then."""
+        found = [task for task in self.tasks() if task["state"] == state]
+        return [task for task in found if since is None or datetime.fromisoformat(task["start_date"]) > since]
+
     def finished(self) -> bool:
         return any(run["state"] in ("success", "failed") for run in self.runs())
 
@@ -125,25 +133,27 @@ def assert_exact(running: Rehearsal, api: Api, tenants: int) -> None:
 
 
 # One after the other: each is a whole Airflow.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("rehearsal")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("rehearsal")]
 
 
 def test_local_executor() -> None:
     with project(FILES[:1], 4, {}) as (running, api):
         running.until(api.unpause, "the DAG")
-        running.until(api.finished, "the DAG run")
+        running.until(api.finished, "the DAG run", RUN_SECONDS)
         assert_exact(running, api, 4)
 
 
 def test_fifty_tenants_on_celery_workers_one_of_which_is_killed() -> None:
     with project(FILES, 50, IMPATIENT, workers=2) as (running, api):
         running.until(lambda: running.healthy("worker-1") and running.healthy("worker-2"), "the workers")
-        set_faults(running, "latency=20@page1")  # every load is held half-way
         running.until(api.unpause, "the DAG")
         running.until(lambda: bool(api.runs()), "a DAG run")
-        running.until(lambda: sum(task["state"] == "running" for task in api.tasks()) > 4, "tasks on both workers")
+        running.until(lambda: len(api.in_state("success")) >= 10, "the first tenants")
+        set_faults(running, "latency=30@page1")  # whatever begins now is held half-way
+        held = datetime.now(UTC)
+        running.until(lambda: len(api.in_state("running", since=held)) > PER_WORKER, "tasks on both workers")
         running.kill("worker-1")
         set_faults(running)
-        running.until(api.finished, "the DAG run")
+        running.until(api.finished, "the DAG run", RUN_SECONDS)
         assert any(task["try_number"] > 1 for task in api.tasks())
         assert_exact(running, api, 50)
