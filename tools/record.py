@@ -125,7 +125,9 @@ def _versions(served: Sequence[Served]) -> Iterator[Product]:
 
 def _spelled(product: Product | None) -> str | None:
     """Return all that makes a state: 1.0 and 1.00 are two, null and a missing field are one."""
-    return product and str(sorted((name, str(value)) for name, value in product.items() if value is not None))
+    if product is None:
+        return None
+    return str(sorted((name, str(value)) for name, value in product.items() if value is not None))
 
 
 def _elements(products: list[Product], name: str) -> Iterator[Product]:

@@ -17,6 +17,10 @@ one is gone and one is new, three pages of four. It ends in one of two ways: the
 table, its history and `_m2p_loads` as they were. The load after it, without the fault, is exact. No secret, token or product's
 value is in message, log or table. The faults are those of the sandbox: `m2p-sandbox --fault 503@page1x2` shows the same.
 
+- One case is in between: if the total changes while the list is read, its rows are loaded, but what it lacks is not deleted
+  before a load that is beyond doubt. A warning says so.
+- An answer may have 256 MiB; here the limit is 4 MB, and pauses are skipped.
+
 | fault | that is | where | outcome |
 |---|---|---|---|
 """

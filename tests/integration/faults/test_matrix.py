@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_m2p.client.transport import MAX_BODY_BYTES
 from airflow_provider_m2p.sandbox import SandboxServer
 from airflow_provider_m2p.sandbox.faults import KINDS, Kind, Phase
 from tests.integration.faults import page
 from tests.integration.faults.cases import CASES, Case, uncovered
-from tests.integration.faults.trial import AFTER, Trial, load_before, serve
+from tests.integration.faults.trial import AFTER, BEFORE, TENANT, Trial, load, load_before, serve
+from tools.record import Record, Served
 
 WRITE = os.environ.get("FAULTS") == "write"
 #: No case takes longer, however slow the machine: what does hangs.
@@ -107,6 +109,15 @@ def test_fault_on_postgres(
 ) -> None:
     load_before(postgres_url, box)
     _compare(page.line(case, Trial(postgres_url, box, case, caplog).outcomes()))
+
+
+def test_a_page_of_200_mb(box: SandboxServer, loaded: Path, tmp_path: Path) -> None:
+    path = shutil.copyfile(loaded, tmp_path / "warehouse.db")
+    box.set_faults("big-page@page1")
+    load(sa.make_url(f"sqlite:///{path}"), box, "upsert", "load", max_body_bytes=MAX_BODY_BYTES)
+    record = Record(TENANT, "upsert", "upsert", [Served("before", BEFORE), Served("load", AFTER)])
+    assert record.differences(f"sqlite:///{path}") == []
+    assert box.faults_fired() == {"big-page@page1": 1}
 
 
 def _compare(line: str) -> None:

@@ -70,6 +70,7 @@ def load(
     *,
     trusted: bool = True,
     on_secret: Callable[[str], None] | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
     **client: Any,
 ) -> None:
     """Load the sandbox's list into the table of a write mode, by a connection with these extras."""
@@ -86,7 +87,7 @@ def load(
             **client,
         },
     )
-    options: dict[str, Any] = {"sleep": lambda _, stop: stop.check(), "max_body_bytes": MAX_BODY_BYTES}
+    options: dict[str, Any] = {"sleep": lambda _, stop: stop.check(), "max_body_bytes": max_body_bytes}
     engine = sa.create_engine(url)
     spec = LoadSpec(table=mode, tenant_id=TENANT, load_id=load_id, write_mode=mode)
     try:
