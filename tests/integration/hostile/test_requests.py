@@ -88,7 +88,7 @@ def test_any_path(platform: Platform, make_client: MakeClient, where: str, path:
     given_path = path if where == "endpoint" or path.strip() else {"products_path": PATH, "token_path": "/auth/token"}[where]
     if error is None:
         targets = [asked.target for asked in platform.asked]
-        assert unquote(given_path) in [unquote(target) for target in targets]
+        assert unquote(given_path).rstrip("?") in [unquote(target).rstrip("?") for target in targets]  # a bare "?" says nothing
 
 
 @fuzz
