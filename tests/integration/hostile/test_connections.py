@@ -46,7 +46,7 @@ def assert_sound(found: ClientSettings) -> None:
     assert 0 < found.connect_timeout <= 3600
     assert 0 < found.read_timeout <= 3600
     assert isinstance(found.verify, bool) or os.path.isfile(found.verify)
-    assert SECRET not in repr(found)
+    assert "client_secret" not in repr(found)
 
 
 def read(connection: Connection) -> None:
