@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +43,15 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """Airflow's metadata database, empty and migrated."""
+def airflow_db() -> Path:
+    """Airflow's metadata database, migrated; and a copy of it that stays empty, for other homes."""
     from airflow.utils.db import initdb
 
     initdb()
+    empty = AIRFLOW_HOME / "empty.db"
+    with closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as ours, closing(sqlite3.connect(empty)) as copy:
+        ours.backup(copy)
+    return empty
 
 
 @pytest.fixture

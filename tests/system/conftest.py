@@ -35,7 +35,7 @@ if not AIRFLOW_3_3:
 
 
 @pytest.fixture(scope="session")
-def dagbag(airflow_db: None) -> DagBag:
+def dagbag(airflow_db: Path) -> DagBag:
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(dag_folder=DAGS)

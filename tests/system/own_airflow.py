@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import shutil
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,6 @@ class OwnAirflow:
         self.home = home
         self.lineage = home / "lineage.json"
         self.output = home / "output"
-        original = Path(os.environ["AIRFLOW_HOME"]) / "airflow.db"
-        with closing(sqlite3.connect(original)) as migrated, closing(sqlite3.connect(home / "airflow.db")) as copy:
-            migrated.backup(copy)
         (home / "tmp").mkdir()
         self._environment = {
             **os.environ,
@@ -52,8 +48,9 @@ class OwnAirflow:
 
 
 @pytest.fixture
-def own_airflow(airflow_db: None, tmp_path: Path) -> OwnAirflow:
+def own_airflow(airflow_db: Path, tmp_path: Path) -> OwnAirflow:
     """A new home with a migrated metadata database."""
     home = tmp_path / "home"
     home.mkdir()
+    shutil.copy(airflow_db, home / "airflow.db")
     return OwnAirflow(home)

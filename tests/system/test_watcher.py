@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -80,10 +81,8 @@ class Airflow:
 
 
 @pytest.fixture
-def airflow(airflow_db: None, sandbox: SandboxServer, tmp_path: Path) -> Airflow:
-    original = Path(os.environ["AIRFLOW_HOME"]) / "airflow.db"
-    with closing(sqlite3.connect(original)) as migrated, closing(sqlite3.connect(tmp_path / "airflow.db")) as copy:
-        migrated.backup(copy)
+def airflow(airflow_db: Path, sandbox: SandboxServer, tmp_path: Path) -> Airflow:
+    shutil.copy(airflow_db, tmp_path / "airflow.db")
     return Airflow(tmp_path, sandbox)
 
 
