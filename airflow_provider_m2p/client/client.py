@@ -164,6 +164,7 @@ class M2PClient:
         fetch = self._list(path, params, self.settings.page_size)
         stream = Pages(
             fetch,
+            lambda: self.pages(path, params, max_pages=max_pages),
             paging=self.settings.paging,
             page_size=self.settings.page_size,
             concurrency=self.settings.max_concurrency,

@@ -58,7 +58,8 @@ class PageStream(Protocol):
     Pages in order, and afterwards how the read went.
 
     ``complete`` is true only once the list was read to its end as the platform describes it: not cut by ``max_pages``,
-    no total that changed on the way. Only a complete read may delete anything.
+    no total that changed on the way. Only a complete read may delete anything. ``digest`` is then the same as that of
+    another read, within this process, whose pages came alike.
     """
 
     complete: bool
@@ -66,9 +67,14 @@ class PageStream(Protocol):
     rows: int
     total_rows: int | None
     total_changed: bool
+    digest: str
 
     def __iter__(self) -> Iterator[Page]: ...
 
     def close(self) -> None:
         """Stop reading."""
+        ...
+
+    def again(self) -> PageStream:
+        """Return a new stream of the same list."""
         ...

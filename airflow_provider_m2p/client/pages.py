@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,8 @@ from airflow_provider_m2p.exceptions import M2PApiError, M2PPaginationError
 MAX_PAGES = 100_000
 #: Full pages read one by one before more are fetched ahead of a list whose length nobody told.
 _PAGES_BEFORE_SPECULATION = 3
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,11 @@ class Pages:
     The pages of one list, in order, to be read once: a ``PageStream``.
 
     The end is where the platform says it is: by its totals, else by an empty or short page. A page that came before is
-    an ``M2PPaginationError``, and so are rows that do not add up to a total that stood still.
+    an ``M2PPaginationError``, and so are fewer rows than a total that stood still. More may be rows that came twice,
+    which only those can tell who know the rows' key.
 
     :param fetch: asks for one page by its number; called from several threads.
+    :param again: gives a new stream of the same list.
     :param paging: ``none`` reads one answer; ``page`` reads pages; ``auto`` reads pages unless the first answer shows
         that it is the whole list.
     :param page_size: rows asked for per page.
@@ -68,6 +73,7 @@ class Pages:
     def __init__(
         self,
         fetch: Fetch,
+        again: Callable[[], Pages],
         *,
         paging: Paging,
         page_size: int,
@@ -79,7 +85,9 @@ class Pages:
         self.rows = 0
         self.total_rows: int | None = None
         self.total_changed = False
+        self.digest = ""
         self._fetch = fetch
+        self._again = again
         self._paging = paging
         self._concurrency = concurrency
         self._max_pages = max_pages
@@ -96,6 +104,10 @@ class Pages:
         """Stop reading. Requests in flight are given up."""
         self._stop.cancel()
         self._ahead.close()
+
+    def again(self) -> Pages:
+        """Return a new stream of the same list."""
+        return self._again()
 
     def _read(self) -> Iterator[Page]:
         try:
@@ -151,10 +163,13 @@ class Pages:
 
     def _page(self, number: int, fetched: Fetched) -> Page:
         self.pages += 1
-        self.rows += len(fetched.answer.rows)
+        rows = fetched.answer.rows
+        self.rows += len(rows)
+        # A row that moves to another page pushes others over the edges of those between.
+        self.digest = f"{hash((self.digest, fetched.digest, bytes(rows[0]), bytes(rows[-1]))):x}"
         return Page(
             number=number,
-            rows=fetched.answer.rows,
+            rows=rows,
             total_rows=self.total_rows,
             total_pages=self._extent.pages,
             request_id=fetched.call.request_id,
@@ -184,15 +199,15 @@ class Pages:
         """The list ended: say whether it was whole."""
         if self.total_changed:
             return
-        if self.total_rows is not None and self.rows != self.total_rows:
+        read = f"read {self.rows} rows on {self.pages} pages, but the platform reports {self.total_rows}."
+        total = self.rows if self.total_rows is None else self.total_rows
+        if self.rows < total:
             hint = (
                 "Set the extra 'paging' to auto." if self._paging == "none" else "The list may have moved: try again."
             )
-            raise M2PPaginationError(
-                call.says(
-                    f"read {self.rows} rows on {self.pages} pages, but the platform reports {self.total_rows}. {hint}"
-                )
-            )
+            raise M2PPaginationError(call.says(f"{read} {hint}"))
+        if self.rows > total:
+            log.warning("%s", call.says(f"{read} Rows may have come twice."))
         self.complete = True
 
 
@@ -214,6 +229,7 @@ class _Extent:
         self._paging = paging
         self._full = page_size
         self._first = 0
+        self._rows = 0
 
     def learn(self, number: int, answer: Answer) -> None:
         """
@@ -229,9 +245,14 @@ class _Extent:
         if number == 0:
             # What the server makes of pageSize: it may have its own limit.
             self._first = len(answer.rows)
+        self._rows += len(answer.rows)
         pages = told.total_pages
         if self.total_rows is not None and self._first:
-            pages = max(pages or 0, -(-self.total_rows // self._first))
+            if self._rows <= self.total_rows:
+                pages = max(pages or 0, -(-self.total_rows // self._first))
+            elif pages is None:
+                # A total that is too low does not tell where the list ends.
+                self.pages = None
         if pages is not None:
             self.pages = pages
 
@@ -252,7 +273,8 @@ class _Extent:
                 return False
             self._full, asked = told.page_size or rows, self._full
             self.probing = told.page_size is None and rows != asked
-        return rows >= self._full
+            return rows >= self._full
+        return rows >= min(self._full, self._first)
 
 
 class _Ahead:

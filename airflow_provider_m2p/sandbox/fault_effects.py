@@ -166,10 +166,12 @@ async def shuffled(exchange: Exchange, fault: Fault) -> Answer | None:
 
 
 async def row_moves(exchange: Exchange, fault: Fault) -> Answer | None:
-    def moved(rows: Rows, number: int, size: int) -> Rows:
-        return pick([*rows[1:], *rows[:1]] if number else rows, number, size)
+    def picks(rows: Rows, number: int, size: int) -> Rows:
+        if number == 0:
+            exchange.platform.faults.moved += 1
+        return pick(rows, number, size)
 
-    exchange.scope["state"]["pick"] = moved
+    exchange.scope["state"]["pick"] = picks
     return None
 
 

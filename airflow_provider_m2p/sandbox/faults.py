@@ -81,7 +81,9 @@ KINDS = {
     "clock-skew": Kind(R, "a token dated by a clock this many seconds ahead", "300", NUMBER, token=True),
     "duplicate-page": Kind(R, "the page before the one asked for"),
     "shuffled": Kind(R, "another order of the list for every request"),
-    "row-moves": Kind(R, "the list's first row has moved to its end when later pages are asked for"),
+    "row-moves": Kind(
+        R, "once page 0 is read, the list's first row moves to its end; for good, until faults are set again"
+    ),
     "expires-in": Kind(
         A, "expires_in is this: missing, string, or a number", "missing", f"missing|string|{NUMBER}", token=True
     ),
@@ -210,6 +212,8 @@ class Faults:
         active = [Fault.parse(spec) for spec in specs]
         self.rng = Random(f"{self._seed}/faults")
         self.active = active
+        #: Rows that have moved from the beginning of every list to its end.
+        self.moved = 0
 
     def hit(self, phase: Phase, asked: Asked) -> Iterator[Fault]:
         """The faults that hit a request now; those not taken from the iterator are not counted."""

@@ -29,17 +29,19 @@ class Paging:
 
     :param size_max: largest page the platform gives.
     :param picks: chooses the rows of a page.
+    :param moved: rows that have moved from the list's beginning to its end.
     """
 
     number: int | None
     size: int | None
     size_max: int
     picks: Pick = pick
+    moved: int = 0
 
     def answer(self, rows: Rows) -> Response:
         """The asked page of these rows, or all of them with a null ``pagination`` if none was asked for."""
         if self.number is None and self.size is None:
-            return envelope(self.picks(rows, 0, max(1, len(rows))), None)
+            return envelope(self._pick(rows, 0, max(1, len(rows))), None)
         page, pagination = self._cut(rows)
         pagination = {
             "list": True,
@@ -57,12 +59,17 @@ class Paging:
     def _cut(self, rows: Rows) -> tuple[Rows, dict[str, Any]]:
         number, size = self.number or 0, min(self.size or PAGE_SIZE_DEFAULT, self.size_max)
         pagination = {"pageNo": number, "pageSize": size, "totalElements": len(rows)}
-        return self.picks(rows, number, size), pagination
+        return self._pick(rows, number, size), pagination
+
+    def _pick(self, rows: Rows, number: int, size: int) -> Rows:
+        start = self.moved % max(1, len(rows))
+        return self.picks([*rows[start:], *rows[:start]] if start else rows, number, size)
 
 
 def paging(request: Request, pageNo: PageNo = None, pageSize: PageSize = None) -> Paging:
     state = request.scope["state"]
-    return Paging(pageNo, pageSize, state["platform"].settings.page_size_max, state.get("pick", pick))
+    platform = state["platform"]
+    return Paging(pageNo, pageSize, platform.settings.page_size_max, state.get("pick", pick), platform.faults.moved)
 
 
 PagingDep = Annotated[Paging, Depends(paging)]

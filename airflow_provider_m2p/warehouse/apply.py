@@ -35,6 +35,8 @@ class Read:
     :param complete: whether the list was read to its end, as it stood.
     :param total_rows: how many rows the platform says there are, if it does.
     :param started_at: when the reading began.
+    :param digest: alike for readings whose pages came alike.
+    :param before: the digest of the reading before, if that was doubtful.
     """
 
     version: int | None
@@ -42,6 +44,12 @@ class Read:
     complete: bool
     total_rows: int | None
     started_at: datetime
+    digest: str = ""
+    before: str | None = None
+
+
+class Doubtful(Exception):
+    """Rows came twice and others are missing: the list moved while it was read, or has rows twice. Read it again."""
 
 
 def child_spec(spec: LoadSpec, path: Path, name_limit: int) -> LoadSpec:
@@ -76,6 +84,7 @@ class Apply:
 
         :raises M2PSchemaError: the schema policy, or the table's key, forbids it.
         :raises M2PLoadError: it would do harm.
+        :raises Doubtful: the list has to be read again.
         """
         spec = self._spec
         if not self._dialect.locks:
@@ -150,8 +159,8 @@ class Apply:
         emptied = merge.fresh and read.version != 0
         if emptied or read.version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)
-        self._refuse_missed(read, result)
-        may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read)
+        self._refuse_moved(read, result)
+        may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
         live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
         counts: Counts = WRITERS[spec.write_mode](merge, merge.live if may_delete else None)
         if counts.deleted > spec.max_delete_ratio * live:
@@ -189,22 +198,36 @@ class Apply:
         return now if latest is None else max(now, latest + timedelta(microseconds=1))
 
     @staticmethod
-    def _may_delete(read: Read) -> bool:
+    def _may_delete(read: Read, result: LoadResult) -> bool:
+        """Tell whether the rows read are the whole list, beyond doubt."""
+        distinct = result.rows_read - result.duplicates
         if not read.complete:
-            log.warning("The list was not read to its end as it stood. Rows that it lacks are left as they are.")
-        return read.complete
+            why = "The list was not read to its end as it stood"
+        elif _missed(read, result):
+            why = f"{result.duplicates} rows came twice, so as many may have been missed"
+        elif read.total_rows is not None and distinct > read.total_rows:
+            why = f"The list has {distinct} different rows, but the platform reports {read.total_rows}"
+        else:
+            return True
+        log.warning("%s. Rows that the list lacks are left as they are.", why)
+        return False
 
     @staticmethod
-    def _refuse_missed(read: Read, result: LoadResult) -> None:
-        """Refuse rows of which some came twice and as many never did: a row that moves between pages does that."""
-        total, distinct = read.total_rows, result.rows_read - result.duplicates
-        if read.complete and read.pages > 1 and result.duplicates and total is not None and distinct < total:
-            raise M2PPaginationError(
-                f"{result.duplicates} of the {result.rows_read} rows came twice on {read.pages} pages, so "
-                f"{total - distinct} of the {total} that the platform reports are missing: the list moved while it was "
-                "read. Nothing was written; run the task again. If it is always so, the platform lists rows twice: "
-                "ask for the whole list at once (extra 'paging' = none)."
-            )
+    def _refuse_moved(read: Read, result: LoadResult) -> None:
+        """Refuse rows of which some came twice while others never did, unless the list is like that every time."""
+        missed = _missed(read, result)
+        if not missed or read.before == read.digest:
+            return
+        what = (
+            f"{result.duplicates} of the {result.rows_read} rows came twice on {read.pages} pages, so {missed} of the "
+            f"{read.total_rows} that the platform reports are missing"
+        )
+        if read.before is None:
+            raise Doubtful(what)
+        raise M2PPaginationError(
+            f"{what}, and the reading before was no better: the list moves while it is read. Nothing was written; run "
+            "the task again. If it is always so, ask for the whole list at once (extra 'paging' = none)."
+        )
 
     def _refuse_stale(self, merge: Merge) -> None:
         """Refuse to publish rows that were skipped because of a state of the table that is no more."""
@@ -223,3 +246,10 @@ class Apply:
 
     def _count(self, select: sa.Select[Any]) -> int:
         return int(self._connection.execute(select).scalar() or 0)
+
+
+def _missed(read: Read, result: LoadResult) -> int:
+    """Return how many rows never came where others came twice: a row that moves between pages does that."""
+    if not read.complete or read.total_rows is None or read.pages < 2 or not result.duplicates:
+        return 0
+    return max(0, read.total_rows - (result.rows_read - result.duplicates))

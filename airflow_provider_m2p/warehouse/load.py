@@ -54,14 +54,15 @@ class Load:
                 log.info("Dropped what loads left behind: %s", ", ".join(swept))
         self._stage = self._new_stage(shape, known, with_children=spec.child_tables)
 
-    def run(self, pages: PageStream, lock_seconds: float) -> LoadResult:
+    def run(self, pages: PageStream, lock_seconds: float, before: str | None = None) -> LoadResult:
         """
         Load all pages.
 
         :param lock_seconds: how long to wait for another load of the same table, in seconds.
+        :param before: the digest of the reading before, if that was doubtful.
         """
         try:
-            read = self.read(pages)
+            read = self.read(pages, before)
             staged = self._stage.staged()
             with self._dialect.transaction(self._spec.full_name, lock_seconds):
                 return Apply(self._dialect, self._spec).run(read, staged)
@@ -73,7 +74,7 @@ class Load:
         """The stage that :meth:`read` fills."""
         return self._stage
 
-    def read(self, pages: PageStream) -> Read:
+    def read(self, pages: PageStream, before: str | None = None) -> Read:
         """Stage all pages, and tell how the reading went."""
         started_at = datetime.now(UTC)
         stage = self._stage
@@ -91,7 +92,7 @@ class Load:
         for column in stage.shape.columns if self._spec.child_tables else ():
             if column.tokens & Tokens.ARRAY:
                 stage.child(column.path)  # it may have nothing but elements that are gone
-        return Read(self._version, pages.pages, pages.complete, pages.total_rows, started_at)
+        return Read(self._version, pages.pages, pages.complete, pages.total_rows, started_at, pages.digest, before)
 
     def discard(self) -> None:
         """Drop the stage, if the connection is still there to do it."""

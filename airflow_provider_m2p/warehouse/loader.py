@@ -8,11 +8,12 @@ was.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -22,7 +23,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.warehouse import review
-from airflow_provider_m2p.warehouse.apply import child_spec
+from airflow_provider_m2p.warehouse.apply import Doubtful, child_spec
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.errors import as_ours
@@ -42,6 +43,9 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {
     "mariadb": MySQL,
 }
 _LOCK_SECONDS: Final = 300.0
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -106,10 +110,10 @@ class Loader:
         :raises M2PError: what went wrong; the table is as it was.
         """
         started = time.monotonic()
-        with closing(pages):
-            self.check()
-            with self._connected() as dialect:
-                result = Load(dialect, self.spec).run(pages, self._lock_seconds)
+        result = self._read(
+            pages,
+            lambda dialect, stream, before: Load(dialect, self.spec).run(stream, self._lock_seconds, before),
+        )
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
@@ -120,10 +124,10 @@ class Loader:
         :param pages: closed at the end, whatever happens.
         """
         started = time.monotonic()
-        with closing(pages):
-            self.check()
-            with self._connected() as dialect:
-                plan = review.stage(dialect, self.spec, pages, self._lock_seconds)
+        plan = self._read(
+            pages,
+            lambda dialect, stream, before: review.stage(dialect, self.spec, stream, self._lock_seconds, before),
+        )
         plan.result.seconds = round(time.monotonic() - started, 3)
         return plan
 
@@ -159,6 +163,18 @@ class Loader:
                     for column in books.columns(child)
                 ]
             return tables
+
+    def _read(self, pages: PageStream, load: Callable[[Dialect, PageStream, str | None], T]) -> T:
+        """Have all pages loaded, from a second reading if the first leaves doubts."""
+        with closing(pages):
+            self.check()
+            with self._connected() as dialect:
+                try:
+                    return load(dialect, pages, None)
+                except Doubtful as doubt:
+                    log.warning("%s: the list may have moved while it was read. Reading it once more.", doubt)
+                with closing(pages.again()) as again:
+                    return load(dialect, again, pages.digest)
 
     def _check_spec(self) -> None:
         spec = self.spec

@@ -55,10 +55,13 @@ class _Rehearsed(Exception):
     """The load was applied; now undo it."""
 
 
-def stage(dialect: Dialect, spec: LoadSpec, pages: PageStream, lock_seconds: float) -> LoadPlan:
+def stage(
+    dialect: Dialect, spec: LoadSpec, pages: PageStream, lock_seconds: float, before: str | None = None
+) -> LoadPlan:
     """
     Stage a load and return its plan. A load with the same id that waits already is thrown away first.
 
+    :param before: the digest of the reading before, if that was doubtful.
     :raises M2PConfigError: the database cannot undo a change of the schema, so that it cannot be rehearsed.
     """
     if not dialect.transactional_ddl:
@@ -69,7 +72,7 @@ def stage(dialect: Dialect, spec: LoadSpec, pages: PageStream, lock_seconds: flo
     discard(dialect, spec)
     load = Load(dialect, spec, for_review=True)
     try:
-        read = load.read(pages)
+        read = load.read(pages, before)
         staged = load.stage.staged()
         plan = _rehearse(dialect, spec, read, staged, lock_seconds)
         with dialect.transaction(spec.full_name, lock_seconds):

@@ -93,6 +93,7 @@ ON_PAGES = (
     f"duplicate-page{PAGE}",
     "duplicate-page@page2",
     "row-moves",
+    "row-moves@page0x1",
     f"content-type{PAGE}",
     f"gzip-truncated{PAGE}",
     f"gzip-truncated{PAGE}x1",

@@ -32,6 +32,7 @@ ON_POSTGRES = (
     "nan@page1",
     "huge-number@page1",
     "row-moves",
+    "row-moves@page0x1",
     "total-changes",
     "truncated@page1",
 )

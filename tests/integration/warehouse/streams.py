@@ -27,10 +27,24 @@ def encode(rows: Rows) -> bytes:
 
 
 class Pages:
-    """A :class:`PageStream` of plain lists, or of bytes where the spelling matters."""
+    """
+    A :class:`PageStream` of plain lists, or of bytes where the spelling matters.
 
-    def __init__(self, pages: Sequence[Rows], *, complete: bool = True, total_rows: int | None = None) -> None:
+    :param second: pages of a second reading; the same unless given.
+    """
+
+    def __init__(
+        self,
+        pages: Sequence[Rows],
+        *,
+        complete: bool = True,
+        total_rows: int | None = None,
+        second: Sequence[Rows] | None = None,
+    ) -> None:
         self._pages = [encode(page) for page in pages]
+        self._second = pages if second is None else second
+        self.read_again: Pages | None = None
+        self.digest = b",".join(self._pages).hex()
         self.complete = complete
         self.total_rows = total_rows
         self.total_changed = False
@@ -46,6 +60,11 @@ class Pages:
 
     def close(self) -> None:
         self.closed = True
+
+    def again(self) -> Pages:
+        assert self.read_again is None
+        self.read_again = Pages(self._second, complete=self.complete, total_rows=self.total_rows)
+        return self.read_again
 
 
 class Warehouse:
@@ -75,14 +94,21 @@ class Warehouse:
         return Loader(self.engine, LoadSpec(**(named | spec)), dialect=self.dialect, lock_seconds=lock_seconds)
 
     def load(
-        self, *pages: Rows, complete: bool = True, total_rows: int | None = None, lock_seconds: float = 30, **spec: Any
+        self,
+        *pages: Rows,
+        complete: bool = True,
+        total_rows: int | None = None,
+        second: Sequence[Rows] | None = None,
+        lock_seconds: float = 30,
+        **spec: Any,
     ) -> dict[str, Any]:
         """Load pages and return the result."""
-        stream = Pages(pages, complete=complete, total_rows=total_rows)
+        stream = Pages(pages, complete=complete, total_rows=total_rows, second=second)
         try:
             return self.loader(lock_seconds=lock_seconds, **spec).run(stream).as_dict()
         finally:
             assert stream.closed
+            assert stream.read_again is None or stream.read_again.closed
 
     def execute(self, statement: str, **parameters: Any) -> None:
         with self.engine.begin() as connection:

@@ -216,10 +216,71 @@ def test_no_rows_but_a_total(platform: Platform, make_client: MakeClient) -> Non
         ids(make_client(page_size=10).pages())
 
 
-def test_rows_but_a_total_of_zero(platform: Platform, make_client: MakeClient) -> None:
+@pytest.mark.parametrize("keys", [COMPLETE, PARTIAL, ("totalElements",)])
+@pytest.mark.parametrize(("count", "total"), [(3, 1), (10, 9), (35, 1), (35, 10), (35, 11), (35, 34)])
+def test_more_rows_than_the_total_are_read_whole(
+    platform: Platform,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    keys: tuple[str, ...],
+    count: int,
+    total: int,
+) -> None:
+    def answer(request: Asked) -> Any:
+        told = {"pageNo": request.page, "pageSize": 7, "totalPages": -(-count // 7), "totalElements": total}
+        page = products(count)[request.page * 7 : request.page * 7 + 7]
+        return {"result": page, "pagination": {key: told[key] for key in keys}}
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == count
+    assert (stream.complete, stream.total_rows) == (True, total)
+    assert f"read {count} rows on {-(-count // 7)} pages, but the platform reports {total}." in caplog.text
+
+
+def test_rows_but_a_total_of_zero(
+    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
     platform.answer = lambda _: {"result": products(3), "pagination": {"pageSize": 10, "totalElements": 0}}
-    with pytest.raises(M2PPaginationError, match="read 3 rows on 1 pages, but the platform reports 0"):
-        ids(make_client(page_size=10).pages())
+    assert len(ids(make_client(page_size=10).pages())) == 3
+    assert "read 3 rows on 1 pages, but the platform reports 0." in caplog.text
+
+
+def test_a_list_is_read_again_by_other_requests(platform: Platform, make_client: MakeClient) -> None:
+    rows = products(35)
+    platform.answer = lambda request: {
+        "result": rows[request.page * 10 :][:10],
+        "pagination": {"totalElements": len(rows)},
+    }
+    client = make_client(page_size=10)
+    first = client.pages(params={"status": "ACTIVE"}, max_pages=4)
+    assert len(ids(first)) == 35
+    second = first.again()
+    assert len(ids(second)) == 35
+    assert (second.digest, second.complete) == (first.digest, True)
+    assert [request.query["status"] for request in platform.lists] == ["ACTIVE"] * 8
+    assert len({request.header("X-Request-ID") for request in platform.lists}) == 8
+    # A row that moves within a page is where it was; one that moves to another page is not.
+    rows[2], rows[3] = rows[3], rows[2]
+    third = second.again()
+    assert len(ids(third)) == 35
+    assert third.digest == first.digest
+    rows.insert(25, rows.pop(5))
+    fourth = third.again()
+    assert len(ids(fourth)) == 35
+    assert fourth.digest != first.digest
+
+
+def test_closing_the_client_closes_the_second_reading(platform: Platform, make_client: MakeClient) -> None:
+    platform.serve_rows(products(100))
+    client = make_client(page_size=10)
+    first = client.pages()
+    ids(first)
+    second = first.again()
+    next(iter(second))
+    client.close()
+    assert m2p_threads() == []
+    assert list(second) == []
 
 
 def test_one_object_is_one_row(platform: Platform, make_client: MakeClient) -> None:
@@ -230,7 +291,7 @@ def test_one_object_is_one_row(platform: Platform, make_client: MakeClient) -> N
     assert len(platform.lists) == 1
 
 
-@pytest.mark.parametrize(("before", "after", "read"), [(35, 45, 45), (35, 31, 31), (40, 41, 41), (40, 15, 30)])
+@pytest.mark.parametrize(("before", "after", "read"), [(35, 45, 45), (35, 31, 31), (40, 41, 41), (40, 15, 40)])
 def test_a_total_that_changes_is_followed_and_reported(
     platform: Platform, make_client: MakeClient, before: int, after: int, read: int
 ) -> None:
@@ -452,7 +513,7 @@ def test_any_honest_platform_is_read_whole(
         page = rows[number * size : (number + 1) * size]
         return Fetched.of(Call("x", "GET", "/", "y"), Answer(page, Pagination(**told), False))
 
-    stream = Pages(fetch, paging=paging, page_size=page_size, concurrency=concurrency)
+    stream = Pages(fetch, lambda: stream, paging=paging, page_size=page_size, concurrency=concurrency)
     read = [bytes(row) for page in stream for row in page.rows]
     assert read == [bytes(row) for row in rows]
     assert stream.complete
