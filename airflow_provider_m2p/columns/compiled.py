@@ -70,6 +70,7 @@ class Compiled:
             "NullBytes": NULL.encode(),
             "Escape": escape,
             "Misfit": Misfit,
+            "All": all_are,
             "Number": _number,
         }
         self._prologue: list[str] = []
@@ -83,18 +84,15 @@ class Compiled:
         self.lines: Callable[[list[Any]], list[bytes]] = self._line_writer(cells, escaped=False)
         self.escaped_lines: Callable[[list[Any]], list[bytes]] = self._line_writer(cells, escaped=True)
         self.cells: Callable[[list[Any]], list[Cells]] = self._writer(_tuple([c.cell() for c in cells]))
-        self._check = self._checker()
 
     def decode(self, rows: list[msgspec.Raw]) -> list[Any]:
         """
-        Decode rows to the objects that the other functions take.
+        Decode rows to the objects that the other functions take. They raise ``Misfit`` where a row does not fit.
 
-        :raises Misfit: a row does not fit; so do msgspec's errors.
+        :raises msgspec.MsgspecError: a row does not fit.
         """
         # One call for all rows takes less time than one for each, in spite of the copy.
         objects: list[Any] = self._decode(b"[%s]" % b",".join(rows))
-        if self._check is not None:
-            self._check(objects)
         return objects
 
     def _struct(self, node: Field, variable: str, *, sure: bool) -> type[msgspec.Struct]:
@@ -225,31 +223,22 @@ class Compiled:
         return self._writer(f"Join({_tuple(parts)})")
 
     def _writer(self, row: str) -> Any:
-        return self._compile("out = []", f"out.append({row})", "return out")
-
-    def _checker(self) -> Callable[[list[Any]], None] | None:
-        """Check what the decoder cannot: that numbers are numbers, and that dates and instants exist."""
-        before, each, after = [], [], []
+        """Return a function that writes rows, and checks on the way what the decoder cannot."""
+        begin, each, end = ["out = []"], [*self._prologue, f"out.append({row})"], ["return out"]
         if self._numbers:
-            before.append("numbers = []")
+            begin.append("numbers = []")
             each.append(f"numbers += ({', '.join(self._numbers)},)")
             # The tokens are valid JSON: one that has no other characters is a number.
-            after.append("if b''.join(numbers).translate(None, b'0123456789.+-eE'): raise Misfit")
+            end.insert(0, "if b''.join(numbers).translate(None, b'0123456789.+-eE'): raise Misfit")
         for index, (expression, kind) in enumerate(self._temporal):
             self._names[f"Kind{index}"] = kind
-            before.append(f"t{index} = []")
+            begin.append(f"t{index} = []")
             each.append(f"t{index}.append({expression})")
-            after.append(f"if not All(Kind{index}, [t for t in t{index} if t is not None]): raise Misfit")
-        if not each:
-            return None
-        self._names["All"] = all_are
-        check: Callable[[list[Any]], None] = self._compile("; ".join(before), "; ".join(each), "\n ".join(after))
-        return check
-
-    def _compile(self, before: str, each: str, after: str) -> Any:
-        body = "\n  ".join([*self._prologue, each])
+            # Dates and instants must exist.
+            end.insert(0, f"if not All(Kind{index}, [t for t in t{index} if t is not None]): raise Misfit")
+        lines = [*begin, "for v in rows:", *(f" {line}" for line in each), *end]
         scope = dict(self._names)
-        exec(f"def function(rows):\n {before}\n for v in rows:\n  {body}\n {after}\n", scope)  # noqa: S102
+        exec("\n ".join(["def function(rows):", *lines]), scope)  # noqa: S102
         return scope["function"]
 
 

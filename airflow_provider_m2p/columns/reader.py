@@ -116,10 +116,19 @@ class RowReader:
     def _run(self, code: Compiled, rows: list[msgspec.Raw], lines: bool, cells: bool, has_escapes: bool) -> Rows:
         objects = code.decode(self._respell(rows) if code.respells else rows)
         write = code.escaped_lines if has_escapes else code.lines
-        return Rows(write(objects) if lines else [], code.cells(objects) if cells else [])
+        written = write(objects) if lines else []
+        if cells and written and self.shape.columns and not has_escapes:
+            return Rows(written, [_split(line.decode()) for line in written])
+        return Rows(written, code.cells(objects) if cells else [])
 
     def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
         return [self._values.respelled(row, self.shape.max_depth) for row in rows]
+
+
+def _split(line: str) -> Cells:
+    """Return the cells of a line without escapes, in less time than it takes to write them."""
+    cells = line.split("\t")
+    return tuple([None if cell == NULL else cell for cell in cells] if NULL in line else cells)
 
 
 class _Values:
