@@ -15,7 +15,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             [
                 *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{box.url}/api-docs/openapi.json"),
                 *("-H", f"Authorization: Bearer {box.token('acme-admin')}", "-H", "X-TENANT-ID: ACME_CORP"),
-                *("--checks", "all", "--max-examples", "5", "--seed", "1", "--workers", "2", "--no-color"),
+                *("--checks", "all", "--max-examples", "5", "--seed", "1", "--no-color"),
                 *("--exclude-path-regex", "^/configs/", "--generation-database", "none"),
             ],
             cwd=tmp_path,
