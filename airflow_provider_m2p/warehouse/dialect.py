@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _KEY_LENGTH = 255
 
 #: Gives the raw and the canonical hash of rows that the table has, by their keys as texts.
-Known: TypeAlias = "Callable[[list[Key]], dict[Key, tuple[str, str]]]"
+Found: TypeAlias = "dict[Key, tuple[str, str]]"
+Known: TypeAlias = "Callable[[list[Key]], Found]"
 
 
 class Dialect:
@@ -182,8 +183,13 @@ class Dialect:
         """Run ``write``, perhaps while the caller goes on; whoever needs the connection settles first."""
         write()
 
+    def ask(self, look_up: Callable[[], Found]) -> Callable[[], Found]:
+        """Begin a look-up, perhaps while the caller goes on, and return what waits for its answer."""
+        answer = look_up()
+        return lambda: answer
+
     def settle(self) -> None:
-        """Wait until what was to be written later is written, and raise what went wrong with it."""
+        """Wait until nothing is under way, and raise what went wrong with what was to be written later."""
 
     def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
         """Write rows of texts into the stage."""

@@ -89,6 +89,7 @@ class Load:
                 of = f" of {page.total_pages}" if page.total_pages else ""
                 left = f", about {(page.total_rows - stage.rows) / rate:.0f} s left" if page.total_rows else ""
                 log.info("Read %s rows, page %s%s, %.0f rows/s%s", stage.rows, page.number + 1, of, rate, left)
+        stage.finish()
         for column in stage.shape.columns if self._spec.child_tables else ():
             if column.tokens & Tokens.ARRAY:
                 stage.child(column.path)  # it may have nothing but elements that are gone

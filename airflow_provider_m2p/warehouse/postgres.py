@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
-from airflow_provider_m2p.warehouse.dialect import Dialect, Known
+from airflow_provider_m2p.warehouse.dialect import Dialect, Found, Known
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
 
 _CELL, _ROW = "\x1e", "\x1f"
@@ -92,6 +92,7 @@ class Postgres(Dialect):
         super().__init__(connection)
         self._writer = ThreadPoolExecutor(1, "m2p-copy")
         self._written: Future[None] | None = None
+        self._asked: Future[Found] | None = None
         # Else a look at a table that somebody holds for himself takes for ever.
         self._lock_timeout = connection.execute(sa.select(sa.func.current_setting("lock_timeout"))).scalar()
         if self._lock_timeout == "0":
@@ -111,7 +112,14 @@ class Postgres(Dialect):
         self.settle()
         self._written = self._writer.submit(write)
 
+    def ask(self, look_up: Callable[[], Found]) -> Callable[[], Found]:
+        # The writer's thread has the connection. It answers while the caller reads the page before.
+        asked = self._asked = self._writer.submit(look_up)
+        return asked.result
+
     def settle(self) -> None:
+        if self._asked is not None:
+            wait([self._asked])  # what went wrong with it is for him who asked
         written, self._written = self._written, None
         if written is not None:
             written.result()
@@ -149,7 +157,7 @@ class Postgres(Dialect):
         found = sa.select(sa.func.concat_ws(_CELL, *cells).label("row")).where(where, *same).limit(1).lateral()
         select = sa.select(sa.func.string_agg(found.c.row, _ROW)).select_from(asked.join(found, sa.true()))
 
-        def find(wanted: list[Key]) -> dict[Key, tuple[str, str]]:
+        def find(wanted: list[Key]) -> Found:
             texts = {f"keys{n}": _ROW.join(part) for n, part in enumerate(zip(*wanted, strict=True))}
             if any(text.count(_ROW) >= len(wanted) or _CELL in text or "\x00" in text for text in texts.values()):
                 return {}  # hostile keys take the long way

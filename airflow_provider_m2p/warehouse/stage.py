@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import join, show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
-from airflow_provider_m2p.warehouse.dialect import Dialect, Known
+from airflow_provider_m2p.warehouse.dialect import Dialect, Found, Known
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import Page
@@ -62,6 +63,23 @@ class Staged:
     children: dict[Path, Staged]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """
+    A page whose rows are being looked up in the target.
+
+    :param page: the page.
+    :param hashes: of its rows, as they were sent.
+    :param keys: of its rows; none if there is nothing to look up.
+    :param known: waits for the hashes that the target holds, by key.
+    """
+
+    page: Page
+    hashes: list[str]
+    keys: list[Key]
+    known: Callable[[], Found]
+
+
 class Stage:
     """
     The stage of one load.
@@ -96,6 +114,7 @@ class Stage:
         self._lines: list[bytes] = []
         self._cells: list[Cells] = []
         self._same: list[tuple[int, str, Key]] = []
+        self._asked: _Asked | None = None
         self.rows = 0
         self.table = stage_table(dialect, for_review=for_review, schema=schema)
         with dialect.connection.begin():
@@ -125,24 +144,33 @@ class Stage:
 
     def add(self, page: Page) -> None:
         """
-        Take in the rows of a page.
+        Take in the rows of a page; to be exact those of the page before it, while this one's rows are looked up.
 
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: a row lacks its key, or holds what the database cannot.
         """
-        raws = page.rows
-        hashes = self._raw_hashes(raws)
-        keys, known = self._look_up(raws)
+        before, self._asked = self._asked, self._ask(page)
+        self._take(before)
+
+    def finish(self) -> None:
+        """Take in the rows of the last page."""
+        before, self._asked = self._asked, None
+        self._take(before)
+
+    def _take(self, asked: _Asked | None) -> None:
+        if asked is None:
+            return
+        page, hashes, known = asked.page, asked.hashes, asked.known()
         if known:
-            self._add_changed(page, hashes, keys, known)
+            self._add_changed(page, hashes, asked.keys, known)
         else:
-            rows = self._read(raws, page.number, page.has_escapes)
-            self._put(range(self.rows, self.rows + len(raws)), row_hashes(rows.lines), hashes, rows, page)
-        self.rows += len(raws)
+            rows = self._read(page.rows, page.number, page.has_escapes)
+            self._put(range(self.rows, self.rows + len(page.rows)), row_hashes(rows.lines), hashes, rows, page)
+        self.rows += len(page.rows)
         if len(self._lines) + len(self._cells) + len(self._same) >= _FLUSH_ROWS:
             self.flush()
 
-    def _add_changed(self, page: Page, hashes: list[str], keys: list[Key], known: dict[Key, tuple[str, str]]) -> None:
+    def _add_changed(self, page: Page, hashes: list[str], keys: list[Key], known: Found) -> None:
         """Take in the rows whose hashes are not known, and note that the others were seen."""
         nothing = ("", "")
         fresh = [n for n, key in enumerate(keys) if known.get(key, nothing)[0] != hashes[n]]
@@ -230,18 +258,22 @@ class Stage:
             if len(self._lines) + len(self._cells) >= _FLUSH_ROWS:
                 self.flush()
 
-    def _look_up(self, raws: list[msgspec.Raw]) -> tuple[list[Key], dict[Key, tuple[str, str]]]:
-        if self._known is None or self._read_keys is None or not raws:
-            return [], {}
+    def _ask(self, page: Page) -> _Asked:
+        """Begin to look up the rows of a page in the target."""
+        hashes = self._raw_hashes(page.rows)
+        if self._known is None or self._read_keys is None or not page.rows:
+            return _Asked(page, hashes, [], dict)
         try:
-            keys = self._read_keys(raws)
+            keys = self._read_keys(page.rows)
         except msgspec.MsgspecError:
-            return [], {}  # the full reader will say what is wrong, or widen the key
-        self._dialect.settle()
-        known = self._known(keys)
-        if not self.shape.grows:
-            known = {key: (raw_hash[:31] + _INCOMPLETE, row_hash) for key, (raw_hash, row_hash) in known.items()}
-        return keys, known
+            return _Asked(page, hashes, [], dict)  # the full reader will say what is wrong, or widen the key
+        return _Asked(page, hashes, keys, self._dialect.ask(partial(self._look_up, self._known, keys)))
+
+    def _look_up(self, known: Known, keys: list[Key]) -> Found:
+        found = known(keys)
+        if self.shape.grows:
+            return found
+        return {key: (raw_hash[:31] + _INCOMPLETE, row_hash) for key, (raw_hash, row_hash) in found.items()}
 
     def _raw_hashes(self, rows: list[msgspec.Raw]) -> list[str]:
         """
