@@ -101,6 +101,17 @@ def test_a_task_makes_one_token_call_and_traceable_requests(
 
 
 @any_database
+def test_the_log_tells_the_story_of_a_load_in_a_few_lines(
+    run_dag: RunDag, sandbox: SandboxServer, warehouse: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dag("m2p_products_sync")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "airflow_provider_m2p" in line]
+    story = ("Loading http", "Request ids at the platform begin with", "Loaded 250 rows from 3 pages")
+    assert [told for line in lines for told in story if told in line] == [*story]
+    assert len(lines) < 20, lines
+
+
+@any_database
 def test_a_wrong_secret_fails_at_once_and_callbacks_see_why(
     run_dag: RunDag,
     dagbag: DagBag,

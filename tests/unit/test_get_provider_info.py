@@ -15,6 +15,7 @@ from airflow_provider_m2p.hooks.m2p import M2PHook
 
 INFO = get_provider_info()
 (CONNECTION_TYPE,) = INFO["connection-types"]
+KINDS = ("hooks", "operators", "triggers")
 
 
 def test_follows_airflows_schema() -> None:
@@ -37,7 +38,7 @@ def test_is_the_entry_point_of_the_distribution_it_names() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *(module for kind in ("hooks", "operators") for item in INFO[kind] for module in item["python-modules"]),
+        *(module for kind in KINDS for item in INFO[kind] for module in item["python-modules"]),
         *(item["python-module"] for item in INFO["transfers"]),
     ],
 )
@@ -47,7 +48,7 @@ def test_listed_modules_import(module: str) -> None:
 
 def test_every_module_with_airflow_classes_is_listed() -> None:
     package = Path(import_module("airflow_provider_m2p").__path__[0])
-    for kind in ("hooks", "operators"):
+    for kind in KINDS:
         listed = {module for item in INFO[kind] for module in item["python-modules"]}
         assert listed == {f"airflow_provider_m2p.{kind}.{path.stem}" for path in (package / kind).glob("[a-z]*.py")}
     assert {item["python-module"] for item in INFO["transfers"]} == {
