@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import requests
-from playwright.sync_api import BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from airflow_provider_m2p.sandbox.server import SandboxServer
 from tests.connections import m2p_connection
@@ -88,7 +88,8 @@ def running_airflow(
     """
     home = tmp_path_factory.mktemp("airflow")
     dags = shutil.copytree(Path(__file__).parent / "dags", home / "dags")
-    shutil.copy(DAGS / "m2p_products_sync.py", dags)
+    for dag in ("m2p_products_sync", "m2p_products_reviewed"):
+        shutil.copy(DAGS / f"{dag}.py", dags)
     port = free_port()
     here = Airflow(f"http://127.0.0.1:{port}", home, home / "warehouse.db")
     environment = {
@@ -148,6 +149,7 @@ def browser(
             record_har_url_filter="**/api/v2/**",
         )
         context.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)
         yield context
         context.close()
     entries = json.loads((folder / "answers.har").read_text())["log"]["entries"]

@@ -55,11 +55,16 @@ class Rest:
         return test.state, test.result_message
 
     def unpause(self, dag_id: str) -> None:
-        """Let a DAG run, once the DAG processor has read it."""
+        """Let a DAG run."""
+        self.wait_for_dag(dag_id)
+        self._dags.patch_dag(dag_id, DAGPatchBody(is_paused=False))
+
+    def wait_for_dag(self, dag_id: str) -> None:
+        """Return once the DAG processor has read it."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                self._dags.patch_dag(dag_id, DAGPatchBody(is_paused=False))
+                self._dags.get_dag(dag_id)
                 return
             except NotFoundException:
                 if time.monotonic() > deadline:

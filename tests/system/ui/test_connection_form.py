@@ -1,4 +1,4 @@
-"""The connection in a real browser, against a real Airflow, the sandbox behind it; and the same without the UI."""
+"""What a person sees of the provider in a real browser, the sandbox behind a real Airflow; and the same without the UI."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import re
 import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from airflow_client.client.models import ConnectionBody
 from playwright.sync_api import ViewportSize, expect
 
+from airflow_provider_m2p import __version__
 from airflow_provider_m2p.get_provider_info import CONN_FIELDS, get_provider_info
 from tests.system.conftest import AIRFLOW_3_3
 from tests.system.ui.conftest import GUEST, USUAL_SIZE, Airflow, Screenshot
@@ -33,7 +35,8 @@ CLIENT = "acme-operator"
 SECRET = "acme-operator-secret"
 FOUND = "Token received, tenant ACME_CORP accepted, 250 products found."
 TODAY = datetime.now(UTC).date().isoformat()
-BEHAVIOUR = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
+INFO = get_provider_info()
+BEHAVIOUR = INFO["connection-types"][0]["ui-field-behaviour"]
 TALL: ViewportSize = {"width": 1280, "height": 1960}
 
 
@@ -125,19 +128,44 @@ def test_made_tested_edited_and_used(
     assert rest.connection("m2p_default").password == "***"
     assert connections.test("m2p_default").title == "Test Connection Successful"
 
-    run_in_the_ui(page, rest, "m2p_products_sync")
+    run_id = run_in_the_ui(page, rest, "m2p_products_sync")
     assert_loaded(running_airflow, sandbox, "m2p_products")
     assert any("pageSize=100" in record.query for record in sandbox.requests)
 
+    page.goto(f"/dags/m2p_products_sync/runs/{quote(run_id)}/tasks/load_products/details")
+    link = page.get_by_role("link", name="M2P API docs")
+    expect(link).to_have_attribute("href", f"{sandbox.url}/api-docs")
 
-def run_in_the_ui(page: Page, rest: Rest, dag_id: str) -> None:
-    """Trigger a DAG as a person does, and wait for the run."""
+
+def test_dag_docs_are_rendered(page: Page, rest: Rest) -> None:
+    rest.wait_for_dag("m2p_products_reviewed")
+    page.goto("/dags/m2p_products_reviewed")
+    page.get_by_role("button", name="Dag Docs").click()
+    docs = page.get_by_role("dialog")
+    expect(docs.get_by_role("listitem")).to_have_count(5)
+    expect(docs.get_by_role("code").filter(has_text="stage_products")).to_be_visible()
+    expect(docs.get_by_role("emphasis").filter(has_text="Approve")).to_be_visible()
+    expect(docs).not_to_contain_text("`")
+
+
+def test_the_list_of_providers_is_complete(page: Page) -> None:
+    page.goto("/providers")
+    provider = page.get_by_role("row").filter(has_text=INFO["package-name"])
+    expect(provider.get_by_role("cell")).to_have_text(
+        [INFO["package-name"], __version__, INFO["description"].rstrip(".")]
+    )
+
+
+def run_in_the_ui(page: Page, rest: Rest, dag_id: str) -> str:
+    """Trigger a DAG as a person does, wait for the run, and return its id."""
     rest.unpause(dag_id)
     page.goto(f"/dags/{dag_id}")
     page.get_by_role("button", name="Trigger").first.click()
     with page.expect_response(re.compile(rf"/dags/{dag_id}/dagRuns$")) as answer:
         page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
-    rest.wait_for_success(dag_id, answer.value.json()["dag_run_id"])
+    run_id: str = answer.value.json()["dag_run_id"]
+    rest.wait_for_success(dag_id, run_id)
+    return run_id
 
 
 def assert_loaded(airflow: Airflow, sandbox: SandboxServer, table: str) -> None:
