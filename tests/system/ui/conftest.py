@@ -90,6 +90,8 @@ def running_airflow(
     dags = shutil.copytree(Path(__file__).parent / "dags", home / "dags")
     for dag in ("m2p_products_sync", "m2p_products_reviewed"):
         shutil.copy(DAGS / f"{dag}.py", dags)
+    watching = (DAGS / "m2p_products_watch.py").read_text()
+    (dags / "m2p_products_watch.py").write_text(watching.replace("m2p_default", "m2p_json"))
     port = free_port()
     here = Airflow(f"http://127.0.0.1:{port}", home, home / "warehouse.db")
     environment = {

@@ -6,9 +6,15 @@ import time
 
 import pytest
 import requests
-from airflow_client.client import ApiClient, Configuration, ConnectionApi, DAGApi, DagRunApi, TaskInstanceApi
+from airflow_client.client import ApiClient, AssetApi, Configuration, ConnectionApi, DAGApi, DagRunApi, TaskInstanceApi
 from airflow_client.client.exceptions import NotFoundException
-from airflow_client.client.models import ConnectionBody, ConnectionResponse, DAGPatchBody, TriggerDAGRunPostBody
+from airflow_client.client.models import (
+    ConnectionBody,
+    ConnectionResponse,
+    CreateAssetEventsBody,
+    DAGPatchBody,
+    TriggerDAGRunPostBody,
+)
 
 HOPELESS = {"failed", "up_for_retry", "upstream_failed"}
 
@@ -25,6 +31,7 @@ class Rest:
         token = requests.get(f"{url}/auth/token", timeout=patience).json()["access_token"]
         client = ApiClient(Configuration(host=url, access_token=token))
         self._patience = patience
+        self._assets = AssetApi(client)
         self._connections = ConnectionApi(client)
         self._dags = DAGApi(client)
         self._runs = DagRunApi(client)
@@ -75,6 +82,20 @@ class Rest:
         """Trigger a DAG and wait for the run's success."""
         self.unpause(dag_id)
         run = self._runs.trigger_dag_run(dag_id, TriggerDAGRunPostBody(logical_date=None))
+        self.wait_for_success(dag_id, run.dag_run_id)
+
+    def run_by_asset(self, dag_id: str, asset: str) -> None:
+        """Add an event to an asset, and wait for the success of the run that the scheduler starts for it."""
+        self.unpause(dag_id)
+        (found,) = self._assets.get_assets(name_pattern=asset).assets
+        self._assets.create_asset_event(CreateAssetEventsBody(asset_id=found.id))
+        deadline = time.monotonic() + self._patience
+        while not (runs := self._runs.get_dag_runs(dag_id).dag_runs):
+            if time.monotonic() > deadline:
+                pytest.fail(f"no run of {dag_id} after an event of {asset}")
+            time.sleep(0.5)
+        (run,) = runs
+        assert run.run_type.value == "asset_triggered"
         self.wait_for_success(dag_id, run.dag_run_id)
 
     def wait_for_success(self, dag_id: str, run_id: str) -> None:

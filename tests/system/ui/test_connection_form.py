@@ -234,3 +234,10 @@ def test_the_same_by_rest_json_and_uri(rest: Rest, sandbox: SandboxServer, runni
     rest.run("m2p_each_way")
     for way in ways:
         assert_loaded(running_airflow, sandbox, way)
+
+
+def test_an_event_of_the_watched_asset_starts_a_load(
+    rest: Rest, sandbox: SandboxServer, running_airflow: Airflow
+) -> None:
+    rest.run_by_asset("m2p_products_watch", "m2p_catalogue")
+    assert_loaded(running_airflow, sandbox, "m2p_products_watched")
