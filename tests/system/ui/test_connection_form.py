@@ -154,6 +154,7 @@ def test_the_list_of_providers_is_complete(page: Page) -> None:
     expect(provider.get_by_role("cell")).to_have_text(
         [INFO["package-name"], __version__, INFO["description"].rstrip(".")]
     )
+    expect(provider.get_by_role("link")).to_have_attribute("href", INFO["integrations"][0]["external-doc-url"])
 
 
 def run_in_the_ui(page: Page, rest: Rest, dag_id: str) -> str:
