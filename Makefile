@@ -16,9 +16,9 @@ PYTEST := -m pytest -n 2 --dist loadgroup -q
 # What meets neither Airflow nor the libraries that differ between its lines, and the images, which are for 3.3. The
 # warehouse is tested there on SQLite and, by both drivers, PostgreSQL.
 SAME_ON_3.2 := $(addprefix tests/,integration/faults integration/hostile integration/sandbox integration/vendor_samples \
-	integration/test_soak.py system/docker system/test_wheel.py)
+	integration/test_soak.py system/docker system/test_one_token.py system/test_wheel.py)
 
-.PHONY: help install demo ui test test-airflow-3.2 matrix bench lint lock clean
+.PHONY: help install demo ui test test-airflow-3.2 matrix bench soak lint lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

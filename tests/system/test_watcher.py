@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_m2p.sandbox.server import SandboxServer
 
+# A look at several pages, between which the list changes, would see a list that never was: one more change.
+ONE_PAGE = 500
+
 
 class Airflow:
     """An Airflow home with the watching DAG, looking often, and a triggerer to be started and stopped."""
@@ -37,7 +40,7 @@ class Airflow:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW_CONN_M2P_DEFAULT": m2p_connection(sandbox.url),
+            "AIRFLOW_CONN_M2P_DEFAULT": m2p_connection(sandbox.url, page_size=ONE_PAGE),
         }
         self._airflow("dags", "reserialize").wait()
 
@@ -112,7 +115,7 @@ if AIRFLOW_3_3:
 
         from airflow_provider_m2p.triggers.m2p import M2PCatalogueTrigger
 
-        monkeypatch.setenv("AIRFLOW_CONN_M2P_DEFAULT", m2p_connection(sandbox.url))
+        monkeypatch.setenv("AIRFLOW_CONN_M2P_DEFAULT", m2p_connection(sandbox.url, page_size=ONE_PAGE))
         fired: list[str] = []
 
         async def watch(manager: SharedStreamManager, number: int) -> None:
