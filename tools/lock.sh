@@ -13,7 +13,7 @@ lock() {
         echo "# $title"
         echo "# Exact versions of all we install and test with. Written by \`make lock\`; do not edit."
         printf '%s\n' "$@" | "$uv" pip compile --quiet --no-header --no-annotate --all-extras --universal \
-            --fork-strategy fewest --python-version 3.11 --no-emit-index-url --constraint /dev/stdin pyproject.toml
+            --fork-strategy fewest --python-version 3.11 --constraint /dev/stdin pyproject.toml
     } > "$file.new"
     mv "$file.new" "$file"
 }

@@ -72,4 +72,3 @@ def test_ends_without_root_and_names_no_address() -> None:
     assert users == ["50000"]
     assert INSTRUCTIONS[-1] == ("USER", "50000")
     assert "://" not in TEXT
-    assert "index-url" not in TEXT
