@@ -252,10 +252,12 @@ def test_a_database_that_does_not_exist(postgres: Warehouse) -> None:
 
 
 def test_too_many_connections(user: Warehouse, postgres: Warehouse) -> None:
-    postgres.execute(f"ALTER ROLE {user.url.username} CONNECTION LIMIT 1")
     with user.engine.connect() as other:
         other.exec_driver_sql("SELECT 1")
+        postgres.execute(f"ALTER ROLE {user.url.username} CONNECTION LIMIT 1")
         refused_before_the_first_page(user, "too many connections.*Let fewer tasks run at once", hopeless=False)
+    # Not 1: a session that was closed counts until its process has ended.
+    postgres.execute(f"ALTER ROLE {user.url.username} CONNECTION LIMIT -1")
     assert counts(user.load(rows(2))) == (0, 30, 0, 0)
 
 

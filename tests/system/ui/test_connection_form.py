@@ -154,7 +154,9 @@ def test_the_list_of_providers_is_complete(page: Page) -> None:
     expect(provider.get_by_role("cell")).to_have_text(
         [INFO["package-name"], __version__, INFO["description"].rstrip(".")]
     )
-    expect(provider.get_by_role("link")).to_have_attribute("href", INFO["integrations"][0]["external-doc-url"])
+    # Airflow 3.2 keeps the space before an address in a package's metadata.
+    address = re.compile(rf"\s?{re.escape(INFO['integrations'][0]['external-doc-url'])}")
+    expect(provider.get_by_role("link")).to_have_attribute("href", address)
 
 
 def run_in_the_ui(page: Page, rest: Rest, dag_id: str) -> str:
