@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 _KEY_LENGTH = 255
 
-#: Gives the raw and the canonical hash of rows that the table has, by their keys as texts.
-Found: TypeAlias = "dict[Key, tuple[str, str]]"
-Known: TypeAlias = "Callable[[list[Key]], Found]"
+#: In place of the last digit of a raw hash: the row may have lost fields to the schema policy.
+INCOMPLETE = "-"
+
+#: The rows of a page that a table does not have just as they came, by their places, each with the canonical hash of the
+#: row that it has instead, or an empty text.
+Others: TypeAlias = "dict[int, str]"
+#: Stages a page's rows as far as the table has them, and returns the others. Takes the order of the page's first row,
+#: the rows' keys as texts, and the hashes of the rows as they were sent.
+Finder: TypeAlias = "Callable[[int, list[Key], list[str]], Others]"
 
 
 class Dialect:
@@ -183,7 +189,7 @@ class Dialect:
         """Run ``write``, perhaps while the caller goes on; whoever needs the connection settles first."""
         write()
 
-    def ask(self, look_up: Callable[[], Found]) -> Callable[[], Found]:
+    def ask(self, look_up: Callable[[], Others]) -> Callable[[], Others]:
         """Begin a look-up, perhaps while the caller goes on, and return what waits for its answer."""
         answer = look_up()
         return lambda: answer
@@ -229,27 +235,49 @@ class Dialect:
         if self.indexes_expressions or all(isinstance(key, sa.Column) for key in keys):
             sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 
-    def finder(self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool]) -> Known:
+    def finder(
+        self,
+        table: sa.Table,
+        keys: list[sa.Column[Any]],
+        where: sa.ColumnElement[bool],
+        stage: sa.Table,
+        staged_keys: list[sa.Column[Any]],
+        *,
+        incomplete: bool,
+    ) -> Finder:
         """
-        Return a function that gives the raw and the canonical hash of those rows that exist, by their keys.
+        Return what stages rows that a table has already: order, canonical hash and key, but no raw hash.
 
-        :param keys: the key columns, texts or integers.
-        :param where: which rows count.
+        :param keys: the table's key columns, texts or integers.
+        :param where: which of its rows count.
+        :param staged_keys: the key columns of the stage.
+        :param incomplete: whether the hashes asked for are marked :data:`INCOMPLETE`; the table's may not be.
         """
         key, number = keys[0], isinstance(keys[0].type, sa.Integer)
         select = sa.select(key, table.c._m2p_raw_hash, table.c._m2p_row_hash)
         select = select.where(where, key.in_(sa.bindparam("wanted", expanding=True)))
+        narrow = [stage.c.ord, stage.c.row_hash, *staged_keys]
 
-        def find(wanted: list[Key]) -> dict[Key, tuple[str, str]]:
+        def find(first: int, wanted: list[Key], hashes: list[str]) -> Others:
             if len(keys) != 1:
-                return {}  # standard SQL has no quick way to ask for pairs
+                return dict.fromkeys(range(len(wanted)), "")  # standard SQL has no quick way to ask for pairs
             values = [int(row[0]) if number else row[0] for row in wanted]
-            found: dict[Key, tuple[str, str]] = {}
+            found: dict[str, tuple[str, str]] = {}
             with self.connection.begin():
                 for start in range(0, len(values), self.max_parameters):
                     part = {"wanted": values[start : start + self.max_parameters]}
-                    found.update({(str(row[0]),): (row[1], row[2]) for row in self.connection.execute(select, part)})
-            return found
+                    found.update({str(row[0]): (row[1], row[2]) for row in self.connection.execute(select, part)})
+            others: Others = {}
+            same: list[Cells] = []
+            for place, ((text,), raw_hash) in enumerate(zip(wanted, hashes, strict=True)):
+                has, row_hash = found.get(text, ("", ""))
+                if (has[:-1] + INCOMPLETE if incomplete else has) == raw_hash:
+                    same.append((str(first + place), row_hash, text))
+                else:
+                    others[place] = row_hash
+            if same:
+                self.write_cells(stage, narrow, same)
+            return others
 
         return find
 

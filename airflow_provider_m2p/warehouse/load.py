@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -14,9 +15,9 @@ from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.dialect import Dialect, Known
+from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Stage, sweep
+from airflow_provider_m2p.warehouse.stage import Known, Stage, sweep
 from airflow_provider_m2p.warehouse.table import Target
 
 if TYPE_CHECKING:
@@ -140,4 +141,4 @@ class Load:
             return None
         names = {column.path: column.name for column in target.columns.values()}
         keys = [table.c[names[path]] for path in shape.key]
-        return self._dialect.finder(table, keys, live)
+        return partial(self._dialect.finder, table, keys, live)

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
-from airflow_provider_m2p.warehouse.dialect import Dialect, Found, Known
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Others
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
 
 _CELL, _ROW = "\x1e", "\x1f"
@@ -92,7 +92,7 @@ class Postgres(Dialect):
         super().__init__(connection)
         self._writer = ThreadPoolExecutor(1, "m2p-copy")
         self._written: Future[None] | None = None
-        self._asked: Future[Found] | None = None
+        self._asked: Future[Others] | None = None
         # Else a look at a table that somebody holds for himself takes for ever.
         self._lock_timeout = connection.execute(sa.select(sa.func.current_setting("lock_timeout"))).scalar()
         if self._lock_timeout == "0":
@@ -112,7 +112,7 @@ class Postgres(Dialect):
         self.settle()
         self._written = self._writer.submit(write)
 
-    def ask(self, look_up: Callable[[], Found]) -> Callable[[], Found]:
+    def ask(self, look_up: Callable[[], Others]) -> Callable[[], Others]:
         # The writer's thread has the connection. It answers while the caller reads the page before.
         asked = self._asked = self._writer.submit(look_up)
         return asked.result
@@ -144,27 +144,58 @@ class Postgres(Dialect):
     def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
         """Do nothing: PostgreSQL joins by hash, which takes less time than to make an index."""
 
-    def finder(self, table: sa.Table, keys: list[sa.Column[Any]], where: sa.ColumnElement[bool]) -> Known:
-        # One text goes there and one comes back: drivers spend more on many values than the server on the look-up.
+    def finder(
+        self,
+        table: sa.Table,
+        keys: list[sa.Column[Any]],
+        where: sa.ColumnElement[bool],
+        stage: sa.Table,
+        staged_keys: list[sa.Column[Any]],
+        *,
+        incomplete: bool,
+    ) -> Finder:
+        # One text goes there for each key, and little comes back: drivers spend more on values than the server on the
+        # look-up. The server itself stages what it has.
+        types = [*(key.type for key in keys), sa.Text()]
         arrays = [
-            sa.cast(sa.func.string_to_array(sa.bindparam(f"keys{n}"), _ROW), postgresql.ARRAY(key.type))
-            for n, key in enumerate(keys)
+            sa.cast(sa.func.string_to_array(sa.bindparam(f"text{n}"), _ROW), postgresql.ARRAY(text_type))
+            for n, text_type in enumerate(types)
         ]
-        asked = sa.func.unnest(*arrays).table_valued(*(f"k{n}" for n in range(len(keys)))).render_derived()
-        cells = [sa.cast(key, sa.Text()) for key in keys] + [table.c._m2p_raw_hash, table.c._m2p_row_hash]
-        same = (key == asked.c[f"k{n}"] for n, key in enumerate(keys))
+        names = [f"text{n}" for n in range(len(types))]
+        asked = sa.func.unnest(*arrays).table_valued(*names, with_ordinality="n").render_derived()
+        same_key = (key == asked.c[f"text{n}"] for n, key in enumerate(keys))
         # The limit keeps the planner, which guesses how many keys there are, to one look into the index for each.
-        found = sa.select(sa.func.concat_ws(_CELL, *cells).label("row")).where(where, *same).limit(1).lateral()
-        select = sa.select(sa.func.string_agg(found.c.row, _ROW)).select_from(asked.join(found, sa.true()))
+        labelled = [key.label(f"key{n}") for n, key in enumerate(keys)]
+        columns = [*labelled, table.c._m2p_raw_hash, table.c._m2p_row_hash]
+        known = sa.select(*columns).where(where, *same_key).limit(1).lateral()
+        has = known.c._m2p_raw_hash
+        is_same = (sa.func.left(has, -1) + INCOMPLETE if incomplete else has) == asked.c[names[-1]]
+        answered = sa.select(asked.c.n, is_same.label("is_same"), known)
+        found = answered.select_from(asked.outerjoin(known, sa.true())).cte("found")
+        same = sa.select(
+            sa.bindparam("first", type_=sa.BigInteger) + found.c.n - 1,
+            found.c._m2p_row_hash,
+            *(found.c[key.name] for key in labelled),
+        ).where(found.c.is_same)
+        into = [stage.c.ord, stage.c.row_hash, *staged_keys]
+        staged = sa.insert(stage).from_select(into, same).returning(sa.literal(1).label("one")).cte("staged")
+        other = sa.func.concat_ws(_CELL, found.c.n - 1, sa.func.coalesce(found.c._m2p_row_hash, ""))
+        others = sa.select(sa.func.string_agg(other, _ROW)).where(found.c.is_same.is_not(True)).scalar_subquery()
+        select = sa.select(sa.select(sa.func.count()).select_from(staged).scalar_subquery(), others)
 
-        def find(wanted: list[Key]) -> Found:
-            texts = {f"keys{n}": _ROW.join(part) for n, part in enumerate(zip(*wanted, strict=True))}
-            if any(text.count(_ROW) >= len(wanted) or _CELL in text or "\x00" in text for text in texts.values()):
-                return {}  # hostile keys take the long way
+        def find(first: int, wanted: list[Key], hashes: list[str]) -> Others:
+            count = len(wanted)
+            texts = [_ROW.join(part) for part in (*zip(*wanted, strict=True), hashes)]
+            if any(not text or text.count(_ROW) != count - 1 or "\x00" in text for text in texts):
+                return dict.fromkeys(range(count), "")  # hostile keys take the long way
             with self.connection.begin():
-                text = self.connection.execute(select, texts).scalar()
+                parameters = {"first": first, **dict(zip(names, texts, strict=True))}
+                seen, text = self.connection.execute(select, parameters).one()
             rows = (row.split(_CELL) for row in text.split(_ROW)) if text else ()
-            return {tuple(cells[:-2]): (cells[-2], cells[-1]) for cells in rows}
+            answer = {int(place): row_hash for place, row_hash in rows}
+            if seen + len(answer) != count:
+                raise M2PLoadError(f"Of {count} rows looked up, PostgreSQL answered for {seen + len(answer)}.")
+            return answer
 
         return find
 

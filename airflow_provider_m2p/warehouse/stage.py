@@ -25,7 +25,7 @@ from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import join, show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
-from airflow_provider_m2p.warehouse.dialect import Dialect, Found, Known
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Others
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import Page
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
 _FLUSH_ROWS: Final = 2000
 _OWN_COLUMNS: Final = 3
-_INCOMPLETE: Final = "-"
 _PREFIX: Final = "_m2p_stage"
 _MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
 _STAGE: Final = re.compile(rf"{_PREFIX}_({'|'.join(_MAX_AGE)})_([0-9a-f]+)_[0-9a-f]+")
+
+#: Gives the finder of rows that the target holds, for a stage, its key columns and whether rows may be incomplete.
+Known = Callable[..., Finder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,17 @@ class _Asked:
     A page whose rows are being looked up in the target.
 
     :param page: the page.
+    :param first: the order of its first row.
     :param hashes: of its rows, as they were sent.
-    :param keys: of its rows; none if there is nothing to look up.
-    :param known: waits for the hashes that the target holds, by key.
+    :param keys: of its rows; none if nothing was looked up.
+    :param others: waits for the rows that the target does not hold; ``None`` if nothing was looked up.
     """
 
     page: Page
+    first: int
     hashes: list[str]
     keys: list[Key]
-    known: Callable[[], Found]
+    others: Callable[[], Others] | None
 
 
 class Stage:
@@ -86,7 +90,7 @@ class Stage:
 
     :param dialect: the database.
     :param shape: the shape of the rows; columns ``c0``, ``c1`` ... of the stage follow its columns.
-    :param known: gives the hashes of rows that the target holds, by their keys; ``None`` if it holds none.
+    :param known: makes the finder of rows that the target holds; ``None`` if it holds none.
     :param child_stage: gives the stage for the elements of an array; ``None`` where arrays are JSON columns.
     :param for_review: whether the stage must outlive this connection.
     :param schema: where it then lives.
@@ -111,6 +115,7 @@ class Stage:
         self._kinds: list[Kind] = []
         self._instants: list[int] = []
         self._read_keys: KeyReader | None = None
+        self._find: Finder | None = None
         self._lines: list[bytes] = []
         self._cells: list[Cells] = []
         self._same: list[tuple[int, str, Key]] = []
@@ -160,35 +165,30 @@ class Stage:
     def _take(self, asked: _Asked | None) -> None:
         if asked is None:
             return
-        page, hashes, known = asked.page, asked.hashes, asked.known()
-        if known:
-            self._add_changed(page, hashes, asked.keys, known)
+        page, first, hashes = asked.page, asked.first, asked.hashes
+        if asked.others is not None:
+            self._add_others(asked, asked.others())
         else:
             rows = self._read(page.rows, page.number, page.has_escapes)
-            self._put(range(self.rows, self.rows + len(page.rows)), row_hashes(rows.lines), hashes, rows, page)
-        self.rows += len(page.rows)
+            self._put(range(first, first + len(page.rows)), row_hashes(rows.lines), hashes, rows, page)
         if len(self._lines) + len(self._cells) + len(self._same) >= _FLUSH_ROWS:
             self.flush()
 
-    def _add_changed(self, page: Page, hashes: list[str], keys: list[Key], known: Found) -> None:
-        """Take in the rows whose hashes are not known, and note that the others were seen."""
-        nothing = ("", "")
-        fresh = [n for n, key in enumerate(keys) if known.get(key, nothing)[0] != hashes[n]]
-        unread = set(range(len(keys))).difference(fresh)
-        self._same += [(self.rows + n, known[keys[n]][1], keys[n]) for n in sorted(unread)]
-        raws = [page.rows[n] for n in fresh]
-        rows = self._read(raws, page.number, page.has_escapes)
+    def _add_others(self, asked: _Asked, others: Others) -> None:
+        """Take in the rows that the target does not hold just as they were sent; some it holds in another spelling."""
+        page, places = asked.page, list(others)
+        rows = self._read([page.rows[n] for n in places], page.number, page.has_escapes)
         canonical = row_hashes(rows.lines)
-        changed = []
-        for place, n in enumerate(fresh):
-            if known.get(keys[n], nothing)[1] == canonical[place]:
-                self._same.append((self.rows + n, canonical[place], keys[n]))
-            else:
-                changed.append(place)
+        changed = [place for place, n in enumerate(places) if others[n] != canonical[place]]
+        self._same += [
+            (asked.first + n, others[n], asked.keys[n])
+            for place, n in enumerate(places)
+            if others[n] == canonical[place]
+        ]
         self._put(
-            [self.rows + fresh[place] for place in changed],
+            [asked.first + places[place] for place in changed],
             [canonical[place] for place in changed],
-            [hashes[fresh[place]] for place in changed],
+            [asked.hashes[places[place]] for place in changed],
             rows.at(changed),
             page,
         )
@@ -260,20 +260,16 @@ class Stage:
 
     def _ask(self, page: Page) -> _Asked:
         """Begin to look up the rows of a page in the target."""
+        first, self.rows = self.rows, self.rows + len(page.rows)
         hashes = self._raw_hashes(page.rows)
-        if self._known is None or self._read_keys is None or not page.rows:
-            return _Asked(page, hashes, [], dict)
+        if self._find is None or self._read_keys is None or not page.rows:
+            return _Asked(page, first, hashes, [], None)
         try:
             keys = self._read_keys(page.rows)
         except msgspec.MsgspecError:
-            return _Asked(page, hashes, [], dict)  # the full reader will say what is wrong, or widen the key
-        return _Asked(page, hashes, keys, self._dialect.ask(partial(self._look_up, self._known, keys)))
-
-    def _look_up(self, known: Known, keys: list[Key]) -> Found:
-        found = known(keys)
-        if self.shape.grows:
-            return found
-        return {key: (raw_hash[:31] + _INCOMPLETE, row_hash) for key, (raw_hash, row_hash) in found.items()}
+            # The full reader will say what is wrong, or widen the key.
+            return _Asked(page, first, hashes, [], None)
+        return _Asked(page, first, hashes, keys, self._dialect.ask(partial(self._find, first, keys, hashes)))
 
     def _raw_hashes(self, rows: list[msgspec.Raw]) -> list[str]:
         """
@@ -285,7 +281,7 @@ class Stage:
         start = self.shape.max_depth % 32
         if self.shape.grows:
             return [sha256(row).hexdigest()[start : start + 32] for row in rows]
-        return [sha256(row).hexdigest()[start : start + 31] + _INCOMPLETE for row in rows]
+        return [sha256(row).hexdigest()[start : start + 31] + INCOMPLETE for row in rows]
 
     def _storable(self, rows: list[Cells]) -> list[Cells]:
         """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
@@ -324,7 +320,12 @@ class Stage:
             self.table.append_column(column)
         self._kinds = kinds
         self._instants = [place for place, kind in enumerate(kinds) if kind is Kind.INSTANT]
-        self._read_keys = key_reader(self.shape) if self._known else None
+        self._find = self._read_keys = None
+        key = [column for column in self.shape.columns if column.path in self.shape.key]
+        # Keys of a kind that the target does not have yet are no keys to look up there.
+        if self._known is not None and all(column.kind is column.stored for column in key):
+            self._read_keys = key_reader(self.shape)
+            self._find = self._known(self.table, self.keys(), incomplete=not self.shape.grows)
 
     def flush(self) -> None:
         """Write what waits, perhaps while the caller goes on."""

@@ -127,7 +127,7 @@ def test_a_load_of_another_tenant_meanwhile_does_no_harm(warehouse: Warehouse, m
 @pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
 def test_a_table_emptied_while_a_load_reads_is_not_left_empty(warehouse: Warehouse, mode: str) -> None:
     warehouse.load(rows(1), write_mode=mode)
-    slow = Gated(rows(1))
+    slow = Gated(rows(1), [{"id": "new", "v": 1}])  # the first page is looked up for certain when the second is taken in
     future = in_thread(lambda: warehouse.loader(write_mode=mode).run(slow))
     assert slow.read.wait(60)
     warehouse.execute("DELETE FROM products")

@@ -341,6 +341,22 @@ def test_no_stage_is_left_behind(warehouse: Warehouse, mode: str) -> None:
     assert not [name for name in warehouse.tables() if "stage_" in name]
 
 
+@pytest.mark.parametrize("policy", ["evolve", "ignore"])
+def test_rows_that_did_not_change_do_not_travel_again(first_class: Warehouse, policy: str) -> None:
+    rows = [{"id": f"p{n}", "name": f"name {n}", "fee": n} for n in range(6)]
+    for _ in range(2):  # a row that was read under another policy is read once more
+        first_class.load(rows, schema_policy=policy)
+    pages = [rows[:2], [rows[2], {"fee": 3, "name": "name 3", "id": "p3"}], [rows[4], rows[5] | {"fee": 0}]]
+    first_class.loader(schema_policy=policy).stage(Pages(pages))
+    (stage,) = (name for name in first_class.tables() if name.startswith("_m2p_stage_"))
+    staged = sorted(map(tuple, (row.values() for row in first_class.read(stage))))
+    assert [(order, raw is None, key, name, fee) for order, _, raw, key, name, fee in staged] == [
+        *((n, True, f"p{n}", None, None) for n in range(5)),
+        (5, False, "p5", "name 5", staged[-1][-1]),
+    ]
+    assert int(staged[-1][-1]) == 0
+
+
 def test_a_composite_key(warehouse: Warehouse) -> None:
     rows = [{"ref": {"no": n}, "currency": c, "fee": 1} for n in (1, 2) for c in ("EUR", "USD")]
     keys = ("ref.no", "currency")
@@ -354,6 +370,14 @@ def test_a_composite_key(warehouse: Warehouse) -> None:
         (2, "EUR", 1),
         (2, "USD", 1),
     ]
+
+
+def test_keys_may_be_called_what_the_look_up_calls_its_own(first_class: Warehouse) -> None:
+    keys = ("n", "is_same", "key0")
+    rows = [dict.fromkeys(keys, n) | {"fee": n} for n in range(3)]
+    assert counts(first_class.load(rows, key_columns=keys)) == (3, 0, 0, 0)
+    rows[0]["fee"] = 9
+    assert counts(first_class.load(rows, key_columns=keys)) == (0, 1, 2, 0)
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert", "history"])

@@ -98,6 +98,18 @@ def test_the_key_widens_where_the_database_can(warehouse: Warehouse, mode: str) 
     assert counts(warehouse.load([{"id": 1, "v": 2}, {"id": "x", "v": 1}], write_mode=mode)) == (0, 1, 1, 0)
 
 
+def test_keys_of_a_kind_that_the_table_does_not_have_yet_are_new(warehouse: Warehouse) -> None:
+    """The first page makes the key text; the keys of the next ones are not to be found among the numbers of the table."""
+    if warehouse.way == "portable":
+        return  # it refuses to widen a key: see above
+    warehouse.load([{"id": n} for n in range(6)])
+    pages = [[{"id": 1}, {"id": "x"}], [{"id": "2"}, {"id": "y"}], [{"id": 3}], [{"id": "z"}]]
+    result = warehouse.load(*pages, max_delete_ratio=1)
+    assert changes(result) == [("widen", "id", "int", "text")]
+    assert counts(result) == (3, 0, 3, 3)
+    assert counts(warehouse.load(*pages)) == (0, 0, 6, 0)
+
+
 def test_freeze_lists_every_change_and_writes_nothing(warehouse: Warehouse) -> None:
     with pytest.raises(M2PSchemaError, match=r"does not exist, and schema_policy='freeze' forbids to create it"):
         warehouse.load([{"id": "a"}], schema_policy="freeze")
