@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
 
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PWarehouseAccessError
 from airflow_provider_m2p.retries import HOPELESS
-from tests.integration.warehouse.streams import Pages, Warehouse, counts
+from tests.integration.warehouse.streams import Pages, Rows, Warehouse, counts
 from tests.integration.warehouse.test_concurrency import Gated, in_thread, live, rows
 from tools.postgres import database_url, postgres_server
 
@@ -39,6 +40,14 @@ def refused_before_the_first_page(warehouse: Warehouse, message: str, *, hopeles
     fails(lambda: warehouse.loader().run(Unread([rows(2)])), message, hopeless=hopeless)
 
 
+def read_whole(warehouse: Warehouse, page: Rows, *, lock_seconds: float) -> tuple[Gated, Future[Any]]:
+    """Begin a load, and return once it has read all and stands before its gate."""
+    slow = Gated(page)
+    future = in_thread(lambda: warehouse.loader(lock_seconds=lock_seconds).run(slow))
+    assert slow.read.wait(120)
+    return slow, future
+
+
 @pytest.fixture
 def user(postgres: Warehouse) -> Iterator[Warehouse]:
     """The warehouse as a user without limits sees it, who owns the table and is not a superuser."""
@@ -58,9 +67,7 @@ def user(postgres: Warehouse) -> Iterator[Warehouse]:
 
 def test_a_table_that_another_session_holds(postgres: Warehouse) -> None:
     postgres.load(rows(1))
-    slow = Gated(rows(2))
-    future = in_thread(lambda: postgres.loader(lock_seconds=0.2).run(slow))
-    assert slow.read.wait(120)
+    slow, future = read_whole(postgres, rows(2), lock_seconds=0.2)
     with postgres.engine.connect() as holder:
         holder.exec_driver_sql("LOCK TABLE products IN SHARE MODE")
         slow.gate.set()
@@ -79,9 +86,7 @@ def test_a_table_that_nobody_may_look_at_is_not_waited_for_for_ever(user: Wareho
 
 def test_rows_that_another_session_holds_in_mariadb(mariadb: Warehouse) -> None:
     mariadb.load(rows(1))
-    slow = Gated(rows(2))
-    future = in_thread(lambda: mariadb.loader(lock_seconds=1).run(slow))
-    assert slow.read.wait(120)
+    slow, future = read_whole(mariadb, rows(2), lock_seconds=1)
     with mariadb.engine.connect() as holder:
         holder.exec_driver_sql("UPDATE products SET v = 3")
         slow.gate.set()
@@ -93,9 +98,7 @@ def test_rows_that_another_session_holds_in_mariadb(mariadb: Warehouse) -> None:
 def test_a_table_in_mariadb_that_a_reader_keeps_open(mariadb: Warehouse) -> None:
     """A new column waits for every transaction that has read the table: by default for a day."""
     mariadb.load(rows(1))
-    slow = Gated([row | {"new": 1} for row in rows(1)])
-    future = in_thread(lambda: mariadb.loader(lock_seconds=1).run(slow))
-    assert slow.read.wait(120)
+    slow, future = read_whole(mariadb, [row | {"new": 1} for row in rows(1)], lock_seconds=1)
     with mariadb.engine.connect() as reader:
         reader.exec_driver_sql("SELECT count(*) FROM products")
         slow.gate.set()
@@ -106,9 +109,7 @@ def test_a_table_in_mariadb_that_a_reader_keeps_open(mariadb: Warehouse) -> None
 
 def test_a_database_file_that_another_process_holds(sqlite: Warehouse) -> None:
     sqlite.load(rows(1))
-    slow = Gated(rows(2))
-    future = in_thread(lambda: sqlite.loader(lock_seconds=0.2).run(slow))
-    assert slow.read.wait(120)
+    slow, future = read_whole(sqlite, rows(2), lock_seconds=0.2)
     with sqlite.engine.connect() as holder:
         holder.exec_driver_sql("BEGIN IMMEDIATE")
         slow.gate.set()
