@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import sqlalchemy as sa
@@ -31,6 +32,21 @@ Others: TypeAlias = "dict[int, str]"
 #: Stages a page's rows as far as the table has them, and returns the others. Takes the order of the page's first row,
 #: the rows' keys as texts, and the hashes of the rows as they were sent.
 Finder: TypeAlias = "Callable[[int, list[Key], list[str]], Others]"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """
+    The rows that a table holds, to be looked up by their keys.
+
+    :param table: the table.
+    :param keys: its key columns, texts or integers.
+    :param where: which of its rows count.
+    """
+
+    table: sa.Table
+    keys: list[sa.Column[Any]]
+    where: sa.ColumnElement[bool]
 
 
 class Dialect:
@@ -235,31 +251,21 @@ class Dialect:
         if self.indexes_expressions or all(isinstance(key, sa.Column) for key in keys):
             sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 
-    def finder(
-        self,
-        table: sa.Table,
-        keys: list[sa.Column[Any]],
-        where: sa.ColumnElement[bool],
-        stage: sa.Table,
-        staged_keys: list[sa.Column[Any]],
-        *,
-        incomplete: bool,
-    ) -> Finder:
+    def finder(self, held: Held, stage: sa.Table, staged_keys: list[sa.Column[Any]], *, incomplete: bool) -> Finder:
         """
         Return what stages rows that a table has already: order, canonical hash and key, but no raw hash.
 
-        :param keys: the table's key columns, texts or integers.
-        :param where: which of its rows count.
+        :param held: the rows of the table.
         :param staged_keys: the key columns of the stage.
         :param incomplete: whether the hashes asked for are marked :data:`INCOMPLETE`; the table's may not be.
         """
-        key, number = keys[0], isinstance(keys[0].type, sa.Integer)
-        select = sa.select(key, table.c._m2p_raw_hash, table.c._m2p_row_hash)
-        select = select.where(where, key.in_(sa.bindparam("wanted", expanding=True)))
+        key, number = held.keys[0], isinstance(held.keys[0].type, sa.Integer)
+        select = sa.select(key, held.table.c._m2p_raw_hash, held.table.c._m2p_row_hash)
+        select = select.where(held.where, key.in_(sa.bindparam("wanted", expanding=True)))
         narrow = [stage.c.ord, stage.c.row_hash, *staged_keys]
 
         def find(first: int, wanted: list[Key], hashes: list[str]) -> Others:
-            if len(keys) != 1:
+            if len(held.keys) != 1:
                 return dict.fromkeys(range(len(wanted)), "")  # standard SQL has no quick way to ask for pairs
             values = [int(row[0]) if number else row[0] for row in wanted]
             found: dict[str, tuple[str, str]] = {}

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
@@ -15,9 +14,9 @@ from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import Dialect, Held
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Known, Stage, sweep
+from airflow_provider_m2p.warehouse.stage import Stage, sweep
 from airflow_provider_m2p.warehouse.table import Target
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Load:
                 self._connection.rollback()
             self._stage.drop()
 
-    def _new_stage(self, shape: Shape, known: Known | None = None, *, with_children: bool = False) -> Stage:
+    def _new_stage(self, shape: Shape, known: Held | None = None, *, with_children: bool = False) -> Stage:
         return Stage(
             self._dialect,
             shape,
@@ -131,8 +130,8 @@ class Load:
                 return True
         return bool(target.lost)
 
-    def _known_rows(self, target: Target, shape: Shape) -> Known | None:
-        """Return the look-up of rows that the table holds, where a row may be skipped that is there already."""
+    def _known_rows(self, target: Target, shape: Shape) -> Held | None:
+        """Return the rows that the table holds, where a row may be skipped that is there already."""
         if not target.exists or self._spec.write_mode == "append" or self._has_lost_columns(target):
             return None
         table = target.table(list(target.columns.values()))
@@ -141,4 +140,4 @@ class Load:
             return None
         names = {column.path: column.name for column in target.columns.values()}
         keys = [table.c[names[path]] for path in shape.key]
-        return partial(self._dialect.finder, table, keys, live)
+        return Held(table, keys, live)

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Others
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
 
 _CELL, _ROW = "\x1e", "\x1f"
@@ -144,16 +144,8 @@ class Postgres(Dialect):
     def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
         """Do nothing: PostgreSQL joins by hash, which takes less time than to make an index."""
 
-    def finder(
-        self,
-        table: sa.Table,
-        keys: list[sa.Column[Any]],
-        where: sa.ColumnElement[bool],
-        stage: sa.Table,
-        staged_keys: list[sa.Column[Any]],
-        *,
-        incomplete: bool,
-    ) -> Finder:
+    def finder(self, held: Held, stage: sa.Table, staged_keys: list[sa.Column[Any]], *, incomplete: bool) -> Finder:
+        table, keys = held.table, held.keys
         # One text goes there for each key, and little comes back: drivers spend more on values than the server on the
         # look-up. The server itself stages what it has.
         types = [*(key.type for key in keys), sa.Text()]
@@ -167,7 +159,7 @@ class Postgres(Dialect):
         # The limit keeps the planner, which guesses how many keys there are, to one look into the index for each.
         labelled = [key.label(f"key{n}") for n, key in enumerate(keys)]
         columns = [*labelled, table.c._m2p_raw_hash, table.c._m2p_row_hash]
-        known = sa.select(*columns).where(where, *same_key).limit(1).lateral()
+        known = sa.select(*columns).where(held.where, *same_key).limit(1).lateral()
         has = known.c._m2p_raw_hash
         is_same = (sa.func.left(has, -1) + INCOMPLETE if incomplete else has) == asked.c[names[-1]]
         answered = sa.select(asked.c.n, is_same.label("is_same"), known)
@@ -194,7 +186,9 @@ class Postgres(Dialect):
             rows = (row.split(_CELL) for row in text.split(_ROW)) if text else ()
             answer = {int(place): row_hash for place, row_hash in rows}
             if seen + len(answer) != count:
-                raise M2PLoadError(f"Of {count} rows looked up, PostgreSQL answered for {seen + len(answer)}.")
+                raise M2PLoadError(
+                    f"Of {count} rows looked up, PostgreSQL answered for {seen + len(answer)}. Nothing was written."
+                )
             return answer
 
         return find

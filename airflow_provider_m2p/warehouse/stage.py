@@ -25,7 +25,7 @@ from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import join, show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Others
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import Page
@@ -37,9 +37,6 @@ _OWN_COLUMNS: Final = 3
 _PREFIX: Final = "_m2p_stage"
 _MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
 _STAGE: Final = re.compile(rf"{_PREFIX}_({'|'.join(_MAX_AGE)})_([0-9a-f]+)_[0-9a-f]+")
-
-#: Gives the finder of rows that the target holds, for a stage, its key columns and whether rows may be incomplete.
-Known = Callable[..., Finder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class Stage:
 
     :param dialect: the database.
     :param shape: the shape of the rows; columns ``c0``, ``c1`` ... of the stage follow its columns.
-    :param known: makes the finder of rows that the target holds; ``None`` if it holds none.
+    :param known: the rows that the target holds; ``None`` if it holds none.
     :param child_stage: gives the stage for the elements of an array; ``None`` where arrays are JSON columns.
     :param for_review: whether the stage must outlive this connection.
     :param schema: where it then lives.
@@ -100,7 +97,7 @@ class Stage:
         self,
         dialect: Dialect,
         shape: Shape,
-        known: Known | None = None,
+        known: Held | None = None,
         child_stage: Callable[[Path], Stage] | None = None,
         *,
         for_review: bool = False,
@@ -325,7 +322,7 @@ class Stage:
         # Keys of a kind that the target does not have yet are no keys to look up there.
         if self._known is not None and all(column.kind is column.stored for column in key):
             self._read_keys = key_reader(self.shape)
-            self._find = self._known(self.table, self.keys(), incomplete=not self.shape.grows)
+            self._find = self._dialect.finder(self._known, self.table, self.keys(), incomplete=not self.shape.grows)
 
     def flush(self) -> None:
         """Write what waits, perhaps while the caller goes on."""
