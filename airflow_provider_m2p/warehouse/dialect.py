@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.exceptions import M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.columns.compiled import Cells
@@ -47,6 +47,10 @@ class Held:
     table: sa.Table
     keys: list[sa.Column[Any]]
     where: sa.ColumnElement[bool]
+
+
+class TextLost(M2PLoadError):
+    """Values are staged as what they mean, and now their texts are wanted as they were sent: read the list again."""
 
 
 class Dialect:
@@ -121,7 +125,7 @@ class Dialect:
         return self.instant_type() if kind is Kind.INSTANT else self.text_type(key=key)
 
     def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
-        """Return the type of a column of the stage, which must give back the text that went in."""
+        """Return the type of a column of the stage, which gives back the text that went in if it matters."""
         return self.text_type(key=key)
 
     def fits(self, stage: sa.Table, column: Field, staged: sa.Column[Any]) -> bool:
@@ -194,7 +198,11 @@ class Dialect:
         self.execute(f"{prefix} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}")
 
     def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
-        """Bring what is staged already into the form of a wider kind."""
+        """
+        Bring what is staged already into the form of a wider kind.
+
+        :raises TextLost: that is a text which the stage does not have. The next stage will keep it.
+        """
         if source is Kind.INSTANT:
             plain = sa.func.substr(column, 34)
             self.connection.execute(sa.update(stage).where(column.is_not(None)).values({column: plain}))

@@ -25,7 +25,7 @@ from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.warehouse import review
 from airflow_provider_m2p.warehouse.apply import Doubtful, child_spec
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import Dialect, TextLost
 from airflow_provider_m2p.warehouse.errors import as_ours
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import WRITERS
@@ -165,16 +165,21 @@ class Loader:
             return tables
 
     def _read(self, pages: PageStream, load: Callable[[Dialect, PageStream, str | None], T]) -> T:
-        """Have all pages loaded, from a second reading if the first leaves doubts."""
+        """Have all pages loaded, from another reading if the first leaves doubts."""
+        doubtful: str | None = None
         with closing(pages):
             self.check()
             with self._connected() as dialect:
-                try:
-                    return load(dialect, pages, None)
-                except Doubtful as doubt:
-                    log.warning("%s: the list may have moved while it was read. Reading it once more.", doubt)
-                with closing(pages.again()) as again:
-                    return load(dialect, again, pages.digest)
+                while True:
+                    with closing(pages):
+                        try:
+                            return load(dialect, pages, doubtful)
+                        except Doubtful as doubt:
+                            log.warning("%s: the list may have moved while it was read. Reading it once more.", doubt)
+                            doubtful = pages.digest
+                        except TextLost as lost:
+                            log.info("%s Reading the list once more.", lost)
+                    pages = pages.again()
 
     def _check_spec(self) -> None:
         spec = self.spec

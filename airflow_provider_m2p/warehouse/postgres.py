@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -15,11 +15,13 @@ from sqlalchemy.dialects import postgresql
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others, TextLost
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
 
 _CELL, _ROW = "\x1e", "\x1f"
 _LOOK_SECONDS = 300
+#: Kinds whose values come back from the database in another spelling.
+_RESPELLED = (Kind.INSTANT, Kind.JSON)
 
 
 class Postgres(Dialect):
@@ -55,14 +57,15 @@ class Postgres(Dialect):
         self.execute(f"ALTER TABLE {self.qualified(table)} ADD PRIMARY KEY ({names})")
 
     def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
-        # Types whose text is the text that went in can be parsed while the next page is fetched; the others
-        # wait until every value is known to fit.
-        return self.column_type(kind) if kind in (Kind.BOOL, Kind.INT, Kind.NUMBER) else sa.Text()
+        # Values are parsed while the next page is fetched. Should that lose a text that is needed after all, the list
+        # is read once more.
+        return sa.Text() if kind in self._kept_as_text else self.column_type(kind)
 
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
-        if source is target and source in (Kind.BOOL, Kind.INT, Kind.NUMBER, Kind.TEXT):
-            return staged
-        return sa.cast(staged, self.column_type(target))
+        if source is not target and source in _RESPELLED and not isinstance(staged.type, sa.Text):
+            self._lose_text(source)
+        wanted = self.column_type(target)
+        return staged if isinstance(staged.type, type(wanted)) else sa.cast(staged, wanted)
 
     def add_columns(self, table: sa.Table, columns: list[sa.Column[Any]]) -> None:
         if columns:
@@ -84,15 +87,23 @@ class Postgres(Dialect):
         return sa.cast(column, sa.Text())
 
     def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
-        old, new = self.stage_type(source), self.stage_type(target)
-        if type(old) is not type(new):
-            self.widen_column(stage, column.name, source, target, key=False)
+        if type(column.type) is type(self.stage_type(target)):
+            return
+        if source in _RESPELLED and self.connection.scalar(sa.select(sa.exists().where(column.is_not(None)))):
+            self._lose_text(source)
+        self.execute("SET LOCAL datestyle = 'ISO'")
+        self.widen_column(stage, column.name, source, target, key=False)
+
+    def _lose_text(self, kind: Kind) -> NoReturn:
+        self._kept_as_text.add(kind)
+        raise TextLost(f"A column of {kind.value} values was found to hold others, too, so that their texts matter.")
 
     def __init__(self, connection: sa.Connection) -> None:
         super().__init__(connection)
         self._writer = ThreadPoolExecutor(1, "m2p-copy")
         self._written: Future[None] | None = None
         self._asked: Future[Others] | None = None
+        self._kept_as_text = {Kind.TEXT}
         # Else a look at a table that somebody holds for himself takes for ever.
         self._lock_timeout = connection.execute(sa.select(sa.func.current_setting("lock_timeout"))).scalar()
         if self._lock_timeout == "0":

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
-from tests.integration.warehouse.streams import Warehouse, counts, in_utc, number
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
+from tests.integration.warehouse.streams import Pages, Warehouse, counts, in_utc, number
 from tests.unit.columns.documents import HOSTILE, instant_of, parse
 
 MODES = ["append", "replace", "upsert", "history"]
@@ -66,6 +66,59 @@ def test_a_column_widens_and_keeps_what_it_holds(warehouse: Warehouse, before: s
     new = value_of(after)
     assert (Decimal(rows["z", True]) if isinstance(new, int | Decimal) else rows["z", True]) == (after if isinstance(new, list) else new)
     assert changes(warehouse.load(f'[{unchanged},{{"id":"n"}},{{"id":"z","v":{after}}}]'.encode(), write_mode=mode)) == []
+
+
+TURNS = [
+    ("date", '"2025-09-25"', '"soon"'),
+    ("instant", '"2025-09-25T06:53:54.250+05:30"', '""'),
+    ("array", '["b",{"z":1.10,"a":null}]', "7"),
+]
+
+
+@pytest.mark.parametrize(("first", "other"), [turn[1:] for turn in TURNS], ids=[turn[0] for turn in TURNS])
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_values_that_turn_out_to_be_texts_keep_their_spelling(
+    warehouse: Warehouse, first: str, other: str, reviewed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    pages = Pages([f'[{{"id":"a","v":{first}}},{{"id":"n"}}]'.encode(), f'[{{"id":"z","v":{other}}}]'.encode()], total_rows=3)
+    loader = warehouse.loader()
+    if reviewed and warehouse.way in ("mariadb", "portable"):
+        with pytest.raises(M2PConfigError, match="cannot be rehearsed there"):
+            loader.stage(pages)
+        return
+    if reviewed:
+        loader.stage(pages)
+    result = (loader.publish() if reviewed else loader.run(pages)).as_dict()
+    assert (result["rows_read"], result["pages"], result["duplicates"]) == (3, 2, 0)
+    texts = {row["id"]: row["v"] for row in warehouse.read()}
+    spelled = '["b",{"a":null,"z":1.10}]' if first.startswith("[") else first.strip('"')
+    assert texts == {"a": spelled, "n": None, "z": other.strip('"')}
+    loses = warehouse.way in ("psycopg", "psycopg2") and not first.startswith('"2025-09-25"')
+    assert (pages.read_again is not None) is loses
+    assert caplog.text.count("Reading the list once more.") == loses
+    assert pages.closed
+    assert pages.read_again is None or pages.read_again.closed
+    assert not any(name.startswith("_m2p_stage_") for name in warehouse.tables())
+
+
+def test_rows_that_stay_as_they_are_need_no_second_reading_when_a_field_becomes_text(warehouse: Warehouse) -> None:
+    known = b'[{"id":"a","v":"2025-09-25T06:53:54Z"},{"id":"b","v":"2025-09-25T06:53:55Z"}]'
+    warehouse.load(known)
+    pages = Pages([known, b'[{"id":"z","v":"soon"}]'])
+    assert counts(warehouse.loader().run(pages).as_dict()) == (1, 0, 2, 0)
+    assert pages.read_again is None
+    assert warehouse.read(id="z") == [{"id": "z", "v": "soon"}]
+
+
+def test_fields_that_become_text_one_after_the_other_have_the_list_read_once_for_each_kind(postgres: Warehouse) -> None:
+    instant, array = b'"2025-09-25T06:53:54Z"', b"[1]"
+    pages = Pages([b'[{"id":"a","v":%b,"w":%b}]' % (instant, array), b'[{"id":"b","v":"","w":%b}]' % array, b'[{"id":"c","w":""}]'])
+    postgres.loader().run(pages)
+    assert pages.read_again is not None
+    assert pages.read_again.read_again is not None
+    assert pages.read_again.read_again.read_again is None
+    assert [(row["v"], row["w"]) for row in postgres.read()] == [("2025-09-25T06:53:54Z", "[1]"), ("", "[1]"), (None, "")]
 
 
 def test_a_type_is_inferred_over_the_whole_load_not_the_first_page(warehouse: Warehouse) -> None:
