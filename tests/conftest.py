@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +41,13 @@ settings.load_profile("here")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    # A run that is killed never gets to its summary: name a failure when it happens. Only the process that prints
+    # the dots has a terminal of its own; the others' reports reach it.
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED in {report.when}: {report.nodeid}\n{report.longreprtext}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(scope="session")
