@@ -114,9 +114,17 @@ class Books:
         ]
 
     def lock(self, table: str) -> None:
-        """Make other loads of a table wait until this transaction ends. A table without columns cannot be locked."""
+        """Make other loads of a table wait until this transaction ends."""
         c = self._columns.c
-        self._connection.execute(sa.update(self._columns).where(c.table_name == table).values(load_id=c.load_id))
+        hold = sa.update(self._columns).where(c.table_name == table).values(load_id=c.load_id)
+        if self._connection.execute(hold).rowcount:
+            return
+        # No row to lock yet. Two transactions cannot insert the same key, so the second waits here for the first, and
+        # finds its rows then.
+        row = dict.fromkeys(("column_name", "path", "kind", "load_id"), "-") | {"table_name": table, "position": 0}
+        self._connection.execute(sa.insert(self._columns).values(**row, changed_at=datetime.now(UTC)))
+        self._connection.execute(sa.delete(self._columns).where(c.table_name == table, c.column_name == "-"))
+        self._connection.execute(hold)
 
     def forget_columns(self, table: str, columns: list[str]) -> None:
         """Strike out columns that are gone."""

@@ -62,6 +62,8 @@ class Target:
         target.exists = inspector.has_table(spec.table, schema=spec.schema)
         if not target.exists:
             return target
+        # A table comes into being together with its columns in the books, perhaps since they were read.
+        known = known or books.columns(spec.table)
         reflected = {c["name"]: c["type"] for c in inspector.get_columns(spec.table, schema=spec.schema)}
         target.present = reflected
         for column in known:
