@@ -95,5 +95,5 @@ CONTESTANTS: dict[str, Contestant] = {
     "frame-json_normalize": Contestant(title="requests, json_normalize", function="frames.normalize"),
     # What a task process needs without a load in it, and with one.
     "task-bare": _postgres("a bare Airflow task process", "task.bare"),
-    "task-ours": _postgres("the same, with our load", "task.ours"),
+    "task-ours": _postgres("the same, with our load", "task_ours.run"),
 }

@@ -39,9 +39,7 @@ def client(job: Job) -> M2PClient:
 def load(job: Job, engine: Engine) -> dict[str, Any]:
     spec = LoadSpec(table="products", tenant_id=TENANT, load_id=f"bench-{job.path.strip('/').replace('/', '-')}")
     with client(job) as m2p:
-        loader = Loader(engine, spec)
-        loader.check()
-        result = loader.run(m2p.pages()).as_dict()
+        result = Loader(engine, spec).run(m2p.pages()).as_dict()
     return {name: result[name] for name in ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted")}
 
 

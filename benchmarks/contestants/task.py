@@ -1,10 +1,10 @@
-"""What an Airflow task process holds in memory before a load, and with one: the same imports, hook and connection."""
+"""What an Airflow task process holds in memory before a load: the imports, the hook and the connection."""
 
 from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import airflow.sdk
 from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -19,22 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["DAG", "BaseOperator", "DbApiHook", "airflow"]
 
 
-def _engine(job: Job) -> Engine:
+def engine(job: Job) -> Engine:
     name, _, host = job.database.rpartition("/bench_")[2].partition("?host=")
     os.environ["AIRFLOW_CONN_WAREHOUSE"] = json.dumps(
         {"conn_type": "postgres", "host": host, "login": "postgres", "schema": f"bench_{name}"}
     )
-    engine: Engine = BaseHook.get_connection("warehouse").get_hook().get_sqlalchemy_engine()
-    with engine.connect() as connection:
+    made: Engine = BaseHook.get_connection("warehouse").get_hook().get_sqlalchemy_engine()
+    with made.connect() as connection:
         connection.execute(text("select 1"))
-    return engine
+    return made
 
 
 def bare(job: Job) -> None:
-    _engine(job)
-
-
-def ours(job: Job) -> dict[str, Any]:
-    from benchmarks.contestants.ours import load
-
-    return load(job, _engine(job))
+    engine(job)
