@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,9 +18,9 @@ from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.dialect import Dialect
-from airflow_provider_m2p.warehouse.merge import WRITERS, Counts, Merge, drop_duplicates
+from airflow_provider_m2p.warehouse.merge import Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged
+from airflow_provider_m2p.warehouse.stage import Staged, column_name
 from airflow_provider_m2p.warehouse.table import ROW_HASH, TENANT, Target
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ class Apply:
         self._connection = dialect.connection
         self._spec = spec
         self._books = Books(dialect, spec.schema)
-        self._keyless: list[tuple[sa.Table, list[str]]] = []
+        #: What is done to tables once their rows are in.
+        self._last: list[Callable[[], None]] = []
         self._before_merge = before_merge
 
     def run(self, read: Read, staged: Staged) -> LoadResult:
@@ -114,8 +116,8 @@ class Apply:
             for child in children.values():
                 if child is not None:
                     self._merge_children(child, merge, may_delete)
-        for table, unique in self._keyless:
-            self._dialect.add_key(table, unique)
+        for finish in self._last:
+            finish()
         self._books.note(spec, result, read.started_at, moment)
         return result
 
@@ -128,20 +130,28 @@ class Apply:
         result.schema_changes += [of | change for change in changes]
         if not planned:
             return None
-        target.evolve(planned, spec.load_id, moment)
-        table = target.table(planned)
-        if not target.exists and self._dialect.adds_key_last and (unique := target.unique_columns(planned)):
-            self._keyless.append((table, unique))
-        own = table.c[TENANT] == spec.tenant_id
+        table, stage = target.table(planned), staged.table
         values = {
-            column.path: (table.c[column.name], self._dialect.convert(staged.table.c[f"c{place}"], kind, column.kind))
+            column.path: (table.c[column.name], self._dialect.convert(stage.c[column_name(place)], kind, column.kind))
             for place, (column, kind) in enumerate(zip(planned, staged.kinds, strict=True))
             if column.kind is not Kind.CHILD
         }
+        # Another load may have made the table meanwhile, or values may have to be converted.
+        as_staged = all(isinstance(value, sa.Column) for _, value in values.values())
+        becomes_table = staged.in_place and as_staged and not target.exists
+        target.evolve(planned, spec.load_id, moment, create=not becomes_table)
+        if becomes_table:
+            names = {value.name: column.name for column, value in values.values()}
+            self._last.append(partial(target.adopt, planned, stage, names, spec.load_id, moment))
+        elif staged.in_place:
+            self._last.append(partial(stage.drop, self._connection))
+        if not target.exists and self._dialect.adds_key_last and (unique := target.unique_columns(planned)):
+            self._last.append(partial(self._dialect.add_key, table, unique))
+        own = table.c[TENANT] == spec.tenant_id
         return Merge(
             dialect=self._dialect,
             table=table,
-            stage=staged.table,
+            stage=stage,
             live=target.live(table),
             keys=[values[path] for path in staged.key],
             values=list(values.values()),
@@ -150,19 +160,20 @@ class Apply:
             moment=moment,
             fresh=not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar(),
             force=bool(target.lost),
+            in_place=becomes_table,
         )
 
     def _merge(self, merge: Merge, read: Read, result: LoadResult) -> bool:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
         result.duplicates = drop_duplicates(merge)
-        emptied = merge.fresh and read.version != 0
+        emptied = merge.fresh and not merge.in_place and read.version != 0
         if emptied or read.version != self._books.version(spec.table, spec.tenant_id):
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
         live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
-        counts: Counts = WRITERS[spec.write_mode](merge, merge.live if may_delete else None)
+        counts = write(merge, spec.write_mode, merge.live if may_delete else None)
         if counts.deleted > spec.max_delete_ratio * live:
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows "
@@ -189,7 +200,7 @@ class Apply:
             gone = ~staged.where(~parent.staged).correlate(child.table)
         else:
             gone = staged.where(parent.staged).correlate(child.table)
-        WRITERS[self._spec.write_mode](child, sa.and_(child.live, gone))
+        write(child, self._spec.write_mode, sa.and_(child.live, gone))
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""

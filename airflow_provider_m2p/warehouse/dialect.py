@@ -197,7 +197,9 @@ class Dialect:
         self.execute(f"{prefix} DROP COLUMN {self.quote(name)}")
         self.execute(f"{prefix} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}")
 
-    def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
+    def widen_staged(
+        self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool
+    ) -> None:
         """
         Bring what is staged already into the form of a wider kind.
 
@@ -318,7 +320,7 @@ class Dialect:
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:
         """Run a transaction that looks at the form of a table, perhaps while no load changes it."""
-        with self.connection.begin():
+        with self.step():
             yield
 
     @contextlib.contextmanager
@@ -331,6 +333,33 @@ class Dialect:
         """
         with self.connection.begin():
             yield
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Run statements before the load's transaction: in one of their own, unless :meth:`in_place` began that."""
+        if self.connection.in_transaction():
+            yield
+        else:
+            with self.connection.begin():
+                yield
+
+    def in_place(self) -> bool:
+        """
+        Begin the load's transaction before the first page, so that the stage of a new table can become that table.
+
+        :returns: whether this was done. It saves the copy from the stage, where DDL is undone by a rollback.
+        """
+        return False
+
+    def adopt(self, stage: sa.Table, table: sa.Table, names: dict[str, str], constants: dict[str, Any]) -> None:
+        """
+        Make a stage the table; only for dialects that load in place.
+
+        :param table: what it is to become.
+        :param names: its columns' names, by those that they have in the stage. Other columns of the stage are dropped.
+        :param constants: the values of columns that are the same in every row.
+        """
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give back what the load changed on the connection, which is still there."""

@@ -52,6 +52,9 @@ class Load:
             if swept := sweep(dialect, spec.schema):
                 books.forget_stages(swept)
                 log.info("Dropped what loads left behind: %s", ", ".join(swept))
+        # Arrays that go into tables of their own are no columns of the table, but of the stage.
+        may_become_table = not (target.exists or for_review or spec.child_tables)
+        self._in_place = may_become_table and dialect.in_place()
         self._stage = self._new_stage(shape, known, with_children=spec.child_tables)
 
     def run(self, pages: PageStream, lock_seconds: float, before: str | None = None) -> LoadResult:
@@ -111,6 +114,7 @@ class Load:
             known,
             self._child_stage if with_children else None,
             for_review=self._for_review,
+            in_place=self._in_place,
             schema=self._spec.schema,
         )
 

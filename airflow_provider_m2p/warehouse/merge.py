@@ -51,6 +51,7 @@ class Merge:
     :param moment: the instant that is written as the time of the load, in UTC.
     :param fresh: whether the tenant has no rows in the table.
     :param force: rewrite rows that seem unchanged, because the table lost a column.
+    :param in_place: whether the stage will become the table.
     """
 
     dialect: Dialect
@@ -64,6 +65,7 @@ class Merge:
     moment: datetime
     fresh: bool
     force: bool
+    in_place: bool
 
     def execute(self, statement: sa.Executable) -> int:
         """Run a statement and return how many rows it touched."""
@@ -109,8 +111,7 @@ class Merge:
 
 def append(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Add all rows; first remove what an earlier attempt of the same load added."""
-    if not merge.fresh:
-        merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
+    merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
     return Counts(inserted=merge.insert(sa.true()))
 
 
@@ -125,8 +126,6 @@ def replace(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
 
 
 def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict[str, Any] | None) -> Counts:
-    if merge.fresh:
-        return Counts(inserted=merge.insert(sa.true()))
     table, stage = merge.table, merge.stage
     differs: list[sa.ColumnElement[bool]] = [table.c[ROW_HASH] != stage.c.row_hash]
     changes: dict[str, Any] = {column.name: value for column, value in merge.values}
@@ -151,8 +150,6 @@ def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict
 
 def history(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Close the interval of what changed or disappeared, and open one for what is new or has changed (SCD type 2)."""
-    if merge.fresh:
-        return Counts(inserted=merge.insert(sa.true()))
     table, stage = merge.table, merge.stage
     differs = sa.true() if merge.force else table.c[ROW_HASH] != stage.c.row_hash
     changed = sa.exists().where(merge.staged, merge.same_key, differs).correlate(table)
@@ -192,3 +189,13 @@ def drop_duplicates(merge: Merge) -> int:
 Writer = Callable[[Merge, sa.ColumnElement[bool] | None], Counts]
 
 WRITERS: dict[str, Writer] = {"append": append, "replace": replace, "upsert": upsert, "history": history}
+
+
+def write(merge: Merge, write_mode: str, gone: sa.ColumnElement[bool] | None) -> Counts:
+    """Bring the table into agreement with the stage."""
+    if merge.in_place:
+        rows = sa.select(sa.func.count()).select_from(merge.stage)
+        return Counts(inserted=int(merge.dialect.connection.execute(rows).scalar() or 0))
+    if merge.fresh:
+        return Counts(inserted=merge.insert(sa.true()))
+    return WRITERS[write_mode](merge, gone)

@@ -59,13 +59,55 @@ class Postgres(Dialect):
     def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         # Values are parsed while the next page is fetched. Should that lose a text that is needed after all, the list
         # is read once more.
-        return sa.Text() if kind in self._kept_as_text else self.column_type(kind)
+        return self.text_type(key=key) if kind in self._kept_as_text else self.column_type(kind, key=key)
 
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
         if source is not target and source in _RESPELLED and not isinstance(staged.type, sa.Text):
             self._lose_text(source)
         wanted = self.column_type(target)
         return staged if isinstance(staged.type, type(wanted)) else sa.cast(staged, wanted)
+
+    def in_place(self) -> bool:
+        # Where somebody limits how long a transaction may be idle, or last, a slow platform would end the load.
+        limits = ("idle_in_transaction_session_timeout", "transaction_timeout")
+        with self.connection.begin():
+            settings = self.connection.execute(
+                sa.select(*(sa.func.current_setting(name, sa.true()) for name in limits))
+            ).one()
+        if any(setting not in (None, "0") for setting in settings):
+            return False
+        self.connection.begin()
+        return True
+
+    def adopt(self, stage: sa.Table, table: sa.Table, names: dict[str, str], constants: dict[str, Any]) -> None:
+        # None of these statements rewrites a row: a constant default is kept with the column, and of types only the
+        # collation can differ.
+        prefix = f"ALTER TABLE {self.qualified(stage)}"
+        values = [sa.func.quote_literal(sa.literal(value, table.c[name].type)) for name, value in constants.items()]
+        literals = self.connection.execute(sa.select(*values)).one()
+        defaults = {name: f" DEFAULT {literal}" for name, literal in zip(constants, literals, strict=True)}
+        drops = [f"DROP COLUMN {self.quote(column.name)}" for column in stage.columns if column.name not in names]
+        adds = [
+            f"ADD COLUMN {self.quote(column.name)} {self._spelled(column)}"
+            f"{defaults.get(column.name, '')}{'' if column.nullable else ' NOT NULL'}"
+            for column in table.columns
+            if column.name not in names.values()
+        ]
+        self.execute(f"{prefix} {', '.join(drops + adds)}")
+        changes = [f"ALTER COLUMN {self.quote(name)} DROP DEFAULT" for name in constants]
+        for name, new_name in names.items():
+            before, after = stage.c[name], table.c[new_name]
+            if before.nullable and not after.nullable:
+                changes.append(f"ALTER COLUMN {self.quote(name)} SET NOT NULL")
+            if self._spelled(before) != self._spelled(after):
+                changes.append(f"ALTER COLUMN {self.quote(name)} TYPE {self._spelled(after)}")
+        self.execute(f"{prefix} {', '.join(changes)}")
+        for name, new_name in names.items():
+            self.execute(f"{prefix} RENAME COLUMN {self.quote(name)} TO {self.quote(new_name)}")
+        self.execute(f"{prefix} RENAME TO {self.quote(table.name)}")
+
+    def _spelled(self, column: sa.Column[Any]) -> str:
+        return str(column.type.compile(self.connection.dialect))
 
     def add_columns(self, table: sa.Table, columns: list[sa.Column[Any]]) -> None:
         if columns:
@@ -75,7 +117,7 @@ class Postgres(Dialect):
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
         value = self.stored_text(sa.column(name), source) if target is Kind.TEXT else sa.column(name)
         using = value.compile(dialect=self.connection.dialect, compile_kwargs={"literal_binds": True})
-        new_type = self.column_type(target).compile(dialect=self.connection.dialect)
+        new_type = self.column_type(target, key=key).compile(dialect=self.connection.dialect)
         self.execute(
             f"ALTER TABLE {self.qualified(table)} ALTER COLUMN {self.quote(name)} TYPE {new_type} USING {using}"
         )
@@ -86,13 +128,15 @@ class Postgres(Dialect):
             return sa.func.to_char(utc, sa.literal_column('\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''))
         return sa.cast(column, sa.Text())
 
-    def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
+    def widen_staged(
+        self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool
+    ) -> None:
         if type(column.type) is type(self.stage_type(target)):
             return
         if source in _RESPELLED and self.connection.scalar(sa.select(sa.exists().where(column.is_not(None)))):
             self._lose_text(source)
         self.execute("SET LOCAL datestyle = 'ISO'")
-        self.widen_column(stage, column.name, source, target, key=False)
+        self.widen_column(stage, column.name, source, target, key=key)
 
     def _lose_text(self, kind: Kind) -> NoReturn:
         self._kept_as_text.add(kind)
@@ -191,7 +235,7 @@ class Postgres(Dialect):
             texts = [_ROW.join(part) for part in (*zip(*wanted, strict=True), hashes)]
             if any(not text or text.count(_ROW) != count - 1 or "\x00" in text for text in texts):
                 return dict.fromkeys(range(count), "")  # hostile keys take the long way
-            with self.connection.begin():
+            with self.step():
                 parameters = {"first": first, **dict(zip(names, texts, strict=True))}
                 seen, text = self.connection.execute(select, parameters).one()
             rows = (row.split(_CELL) for row in text.split(_ROW)) if text else ()
@@ -209,6 +253,9 @@ class Postgres(Dialect):
         if schema is None or not sa.inspect(self.connection).has_schema(schema):
             raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
         user = self.connection.execute(sa.select(sa.func.current_user())).scalar()
+        database = sa.func.current_database()
+        if not self.connection.execute(sa.select(sa.func.has_database_privilege(database, "TEMPORARY"))).scalar():
+            raise M2PWarehouseAccessError(f"The user {user!r} lacks the privilege TEMPORARY on the database.")
         if sa.inspect(self.connection).has_table(table.name, schema=schema):
             name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=schema))
             for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
@@ -220,7 +267,7 @@ class Postgres(Dialect):
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:
         number = int.from_bytes(hashlib.sha256(lock.encode()).digest()[:8], signed=True)
-        with self.connection.begin():
+        with self.connection.get_transaction() or self.connection.begin():
             self.execute(f"SET LOCAL lock_timeout = {int(seconds * 1000)}")
             self.execute("SET LOCAL datestyle = 'ISO'")  # dates become text, and psycopg reads no other style
             try:

@@ -25,7 +25,7 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged, stage_table
+from airflow_provider_m2p.warehouse.stage import Staged, column_name, stage_table
 from airflow_provider_m2p.warehouse.table import ROW_HASH
 
 if TYPE_CHECKING:
@@ -193,9 +193,9 @@ def _staged(dialect: Dialect, schema: str | None, record: dict[str, Any]) -> Sta
     key = tuple(tuple(path) for path in record["key"])
     columns = [Field(tuple(path), tokens) for path, tokens in record["columns"]]
     kinds = [Kind(kind) for kind in record["kinds"]]
-    table = stage_table(dialect, for_review=True, schema=schema, name=record["table"])
-    for place, (column, kind) in enumerate(zip(columns, kinds, strict=True)):
-        table.append_column(sa.Column(f"c{place}", dialect.stage_type(kind, key=column.path in key)))
+    types = [dialect.stage_type(kind, key=column.path in key) for column, kind in zip(columns, kinds, strict=True)]
+    values = [sa.Column(column_name(place), column_type) for place, column_type in enumerate(types)]
+    table = stage_table(dialect, record["table"], schema, values, temporary=False)
     ignored = [tuple(path) for path in record["ignored"]]
     children = {tuple(path): _staged(dialect, schema, child) for path, child in record["children"]}
     return Staged(table, columns, kinds, key, ignored, record["rows"], children)

@@ -23,7 +23,7 @@ from airflow_provider_m2p.columns.compiled import NULL, Cells, escape
 from airflow_provider_m2p.columns.elements import element_rows, parent_json
 from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
-from airflow_provider_m2p.columns.names import join, show
+from airflow_provider_m2p.columns.names import META_PREFIX, join, show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
 from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
 
@@ -44,13 +44,14 @@ class Staged:
     """
     What a stage holds once all pages are in: all that is needed to merge it.
 
-    :param table: the stage's table, with columns ``c0``, ``c1`` ...
+    :param table: the stage's table, with columns as :func:`column_name` names them
     :param columns: the fields they hold.
     :param kinds: the kinds as which they hold them.
     :param key: paths of the key fields.
     :param ignored: paths of the fields that were left out.
     :param rows: how many rows came, those included that are the same as in the target.
     :param children: the same for the elements of each array, by the array's path.
+    :param in_place: whether the stage can become the table.
     """
 
     table: sa.Table
@@ -60,6 +61,7 @@ class Staged:
     ignored: list[Path]
     rows: int
     children: dict[Path, Staged]
+    in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,11 @@ class Stage:
     The stage of one load.
 
     :param dialect: the database.
-    :param shape: the shape of the rows; columns ``c0``, ``c1`` ... of the stage follow its columns.
+    :param shape: the shape of the rows; columns as :func:`column_name` names them of the stage follow its columns.
     :param known: the rows that the target holds; ``None`` if it holds none.
     :param child_stage: gives the stage for the elements of an array; ``None`` where arrays are JSON columns.
     :param for_review: whether the stage must outlive this connection.
+    :param in_place: whether it is to become the table, in the transaction that is under way.
     :param schema: where it then lives.
     """
 
@@ -101,6 +104,7 @@ class Stage:
         child_stage: Callable[[Path], Stage] | None = None,
         *,
         for_review: bool = False,
+        in_place: bool = False,
         schema: str | None = None,
     ) -> None:
         self._dialect = dialect
@@ -118,9 +122,11 @@ class Stage:
         self._same: list[tuple[int, str, Key]] = []
         self._asked: _Asked | None = None
         self.rows = 0
-        self.table = stage_table(dialect, for_review=for_review, schema=schema)
-        with dialect.connection.begin():
-            self.table.create(dialect.connection)
+        self._in_place = in_place
+        self._exists = False
+        self._schema = schema
+        self._temporary = not (for_review or in_place)
+        self.table = self._table(stage_name(for_review=for_review), [])
         self._fit()
 
     def staged(self) -> Staged:
@@ -129,20 +135,28 @@ class Stage:
         self._dialect.settle()
         children = {path: child.staged() for path, child in self.children.items()}
         return Staged(
-            self.table, self.shape.columns, self._kinds, self.shape.key, self.shape.ignored, self.rows, children
+            self.table,
+            self.shape.columns,
+            self._kinds,
+            self.shape.key,
+            self.shape.ignored,
+            self.rows,
+            children,
+            self._in_place,
         )
 
     def keys(self) -> list[sa.Column[Any]]:
         """Return the staged key columns, in the order of the shape's key."""
         places = {column.path: place for place, column in enumerate(self.shape.columns)}
-        return [self.table.c[f"c{places[path]}"] for path in self.shape.key if path in places]
+        return [self.table.c[column_name(places[path])] for path in self.shape.key if path in places]
 
     def drop(self) -> None:
         """Remove the stage, and those of its arrays."""
         for child in self.children.values():
             child.drop()
-        with self._dialect.connection.begin():
-            self.table.drop(self._dialect.connection, checkfirst=False)
+        if self._exists and not self._in_place:
+            with self._dialect.step():
+                self.table.drop(self._dialect.connection, checkfirst=False)
 
     def add(self, page: Page) -> None:
         """
@@ -305,16 +319,22 @@ class Stage:
             self._dialect.stage_type(kind, key=column.path in self.shape.key)
             for column, kind in zip(self.shape.columns, kinds, strict=True)
         ]
-        with self._dialect.connection.begin():
+        new = [sa.Column(column_name(place), types[place]) for place in range(len(self._kinds), len(kinds))]
+        with self._dialect.step():
             for place, kind in enumerate(self._kinds):
                 if kind is not kinds[place]:
-                    column = self.table.c[f"c{place}"]
-                    self._dialect.widen_staged(self.table, column, kind, kinds[place])
+                    column = self.table.c[column_name(place)]
+                    in_key = self.shape.columns[place].path in self.shape.key
+                    self._dialect.widen_staged(self.table, column, kind, kinds[place], key=in_key)
                     column.type = types[place]
-            new = [sa.Column(f"c{place}", types[place]) for place in range(len(self._kinds), len(kinds))]
-            self._dialect.add_columns(self.table, new)
-        for column in new:
-            self.table.append_column(column)
+            if self._exists:
+                self._dialect.add_columns(self.table, new)
+                for column in new:
+                    self.table.append_column(column)
+            else:
+                self.table = self._table(self.table.name, new)
+                self.table.create(self._dialect.connection)
+                self._exists = True
         self._kinds = kinds
         self._instants = [place for place, kind in enumerate(kinds) if kind is Kind.INSTANT]
         self._find = self._read_keys = None
@@ -324,9 +344,13 @@ class Stage:
             self._read_keys = key_reader(self.shape)
             self._find = self._dialect.finder(self._known, self.table, self.keys(), incomplete=not self.shape.grows)
 
+    def _table(self, name: str, columns: list[sa.Column[Any]]) -> sa.Table:
+        return stage_table(self._dialect, name, self._schema, columns, temporary=self._temporary)
+
     def flush(self) -> None:
         """Write what waits, perhaps while the caller goes on."""
-        columns = list(self.table.columns)
+        own = self.table.c
+        columns = [own.ord, own.row_hash, own.raw_hash, *(own[column_name(place)] for place in range(len(self._kinds)))]
         lines, cells, same = self._lines, self._cells, self._same
         self._lines, self._cells, self._same = [], [], []
         if lines or cells or same:
@@ -339,7 +363,7 @@ class Stage:
         dialect = self._dialect
         if dialect.takes_lines:
             seen = ["\t".join((str(n), row_hash, NULL, *map(escape, key))).encode() for n, row_hash, key in same]
-            with dialect.connection.begin():
+            with dialect.step():
                 for into, what in ((columns, lines), (narrow, seen)):
                     if what:
                         dialect.write_lines(self.table, into, what)
@@ -350,26 +374,35 @@ class Stage:
                     dialect.write_cells(self.table, into, rows)
 
 
+def column_name(place: int) -> str:
+    """Return the name of a stage's column. No column of a table is ever called so."""
+    return f"{META_PREFIX}c{place}"
+
+
+def stage_name(*, for_review: bool) -> str:
+    """Return a name that says what a stage is, and since when, so that what was left behind can be swept."""
+    return f"{_PREFIX}_{'review' if for_review else 'load'}_{int(time.time()):x}_{secrets.token_hex(4)}"
+
+
 def stage_table(
-    dialect: Dialect, *, for_review: bool = False, schema: str | None = None, name: str | None = None
+    dialect: Dialect, name: str, schema: str | None, columns: list[sa.Column[Any]], *, temporary: bool
 ) -> sa.Table:
     """
-    Return a stage's table without its ``c`` columns.
+    Return a stage's table.
 
-    :param name: that of a stage which exists.
+    :param columns: those for the rows' values.
+    :param temporary: whether it goes with the connection, where the database has such tables. If not, it is one of
+        the schema's.
     """
-    if name is None:
-        # The name says what it is and since when, so that what was left behind can be swept.
-        kind = "review" if for_review else "load"
-        name = f"{_PREFIX}_{kind}_{int(time.time()):x}_{secrets.token_hex(4)}"
     return sa.Table(
         name,
         sa.MetaData(),
-        sa.Column("ord", sa.BigInteger, nullable=False),
+        *columns,
         sa.Column("row_hash", sa.String(32), nullable=False),
         sa.Column("raw_hash", sa.String(32)),
-        schema=schema if for_review else None,
-        prefixes=[] if for_review else list(dialect.stage_prefixes),
+        sa.Column("ord", sa.BigInteger, nullable=False),
+        schema=None if temporary else schema,
+        prefixes=list(dialect.stage_prefixes) if temporary else [],
     )
 
 

@@ -17,7 +17,7 @@ from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged
+from airflow_provider_m2p.warehouse.stage import Staged, column_name
 
 TENANT: Final = "_m2p_tenant_id"
 LOAD_ID: Final = "_m2p_load_id"
@@ -219,7 +219,7 @@ class Target:
         position = max((column.position for column in self.columns.values()), default=-1) + 1
         for index, column in enumerate(staged.columns):
             stored = self.columns.get(column.path)
-            kind = self._kind(column, stored.kind if stored else None, staged.table, f"c{index}")
+            kind = self._kind(column, stored.kind if stored else None, staged.table, column_name(index))
             change: dict[str, Any] = {"field": show(column.path), "type": kind.value}
             if stored is not None:
                 planned.append(StoredColumn(stored.name, column.path, kind, stored.position))
@@ -275,8 +275,12 @@ class Target:
                 "Nothing was written."
             )
 
-    def evolve(self, planned: list[StoredColumn], load_id: str, moment: datetime) -> None:
-        """Create the table, or bring it into the planned form."""
+    def evolve(self, planned: list[StoredColumn], load_id: str, moment: datetime, *, create: bool = True) -> None:
+        """
+        Create the table, or bring it into the planned form.
+
+        :param create: whether to make a table that does not exist. If not, :meth:`adopt` makes the stage that table.
+        """
         table = self.table(planned)
         changed = [c for c in planned if self.columns.get(c.path) != c]
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
@@ -285,12 +289,8 @@ class Target:
         self.books.forget_columns(self.spec.table, self.lost)
         self.books.write_columns(self.spec.table, added, load_id, moment)
         if not self.exists:
-            unique = self.unique_columns(planned)
-            if unique and not self.dialect.adds_key_last:
-                table.append_constraint(sa.PrimaryKeyConstraint(*unique))
-            elif not unique:
-                sa.Index(f"ix_{self.spec.table}_load"[: self.dialect.name_limit], table.c[TENANT], table.c[LOAD_ID])
-            table.create(self.dialect.connection)
+            if create:
+                self._create(table, planned)
         else:
             missing = [sa.Column(c.name, c.type) for c in table.columns if c.name not in self.present]
             self.dialect.add_columns(table, missing)
@@ -307,6 +307,34 @@ class Target:
             self.dialect.connection.execute(
                 sa.update(table).where(table.c[TENANT] != self.spec.tenant_id).values({ROW_HASH: "", RAW_HASH: ""})
             )
+
+    def _create(self, table: sa.Table, planned: list[StoredColumn]) -> None:
+        unique = self.unique_columns(planned)
+        if unique and not self.dialect.adds_key_last:
+            table.append_constraint(sa.PrimaryKeyConstraint(*unique))
+        elif not unique:
+            self._index(table)
+        table.create(self.dialect.connection)
+
+    def _index(self, table: sa.Table) -> sa.Index:
+        """Return the index by which a table without a key finds the rows of a load."""
+        name = f"ix_{self.spec.table}_load"[: self.dialect.name_limit]
+        return sa.Index(name, table.c[TENANT], table.c[LOAD_ID])
+
+    def adopt(
+        self, planned: list[StoredColumn], stage: sa.Table, names: dict[str, str], load_id: str, moment: datetime
+    ) -> None:
+        """
+        Make the stage, with all the rows that are in it, the table.
+
+        :param names: the columns' names, by those that they have in the stage.
+        """
+        table = self.table(planned)
+        constants = {TENANT: self.spec.tenant_id, LOAD_ID: load_id, LOADED_AT: moment, VALID_FROM: moment}
+        constants = {name: value for name, value in constants.items() if name in table.c}
+        self.dialect.adopt(stage, table, {"row_hash": ROW_HASH, "raw_hash": RAW_HASH, **names}, constants)
+        if not self.unique_columns(planned):
+            self._index(table).create(self.dialect.connection)
 
     def _kind_before(self, planned: StoredColumn) -> Kind | None:
         """Return the kind of a column as the database has it, which after a crash can be ahead of the books."""

@@ -1,0 +1,108 @@
+"""PostgreSQL: the first load's rows go straight into what becomes the table, within one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.integration.warehouse.streams import Warehouse
+from tests.integration.warehouse.test_concurrency import Gated, in_thread
+
+MODES = ["append", "replace", "upsert", "history"]
+# A tenant with all that a literal may trip over, and fields named like the columns of a stage.
+TENANT = "AC'ME\\%s:x\"é"
+PAGES: list[list[dict[str, Any]]] = [
+    [{"id": f"p{n}", "c1": n, "ord": "x", "row_hash": None, "_m2p_c0": n % 2 == 0, "at": "2025-01-01T00:00:00Z"} for n in range(60)],
+    [{"id": "p60", "c1": Decimal("1.50"), "ord": 7, "row_hash": [1], "limits": {"daily": 1}}, {"id": "p60", "c1": 2, "ord": "last"}],
+]
+
+
+@pytest.fixture(params=["psycopg", "psycopg2"])
+def direct(request: pytest.FixtureRequest, postgres_url: sa.URL) -> Iterator[Warehouse]:
+    warehouse = Warehouse(request.param, postgres_url.set(drivername=f"postgresql+{request.param}"))
+    yield warehouse
+    warehouse.close()
+
+
+def statements(warehouse: Warehouse) -> list[str]:
+    seen: list[str] = []
+    sa.event.listen(warehouse.engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: seen.append(statement))
+    return seen
+
+
+def by_a_stage(warehouse: Warehouse, setting: str = "idle_in_transaction_session_timeout=1h") -> Warehouse:
+    return Warehouse(warehouse.way, warehouse.url, connect_args={"options": f"-c {setting}"})
+
+
+def form(warehouse: Warehouse, table: str) -> tuple[Any, ...]:
+    """Return all there is to know of a table but the order of its columns."""
+    inspector = sa.inspect(warehouse.engine)
+    columns = [{**column, "type": repr(column["type"])} for column in inspector.get_columns(table)]
+    indexes = [(index["column_names"], index["unique"]) for index in inspector.get_indexes(table)]
+    key = inspector.get_pk_constraint(table)["constrained_columns"]
+    return sorted(columns, key=lambda column: str(column["name"])), indexes, key
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_table_is_the_one_that_a_stage_would_have_filled(direct: Warehouse, mode: str) -> None:
+    others = by_a_stage(direct)
+    said = {}
+    for warehouse, table in ((direct, "in_place"), (others, "by_stage")):
+        seen = statements(warehouse)
+        result = warehouse.load(*PAGES, table=table, write_mode=mode, load_id="first", tenant_id=TENANT)
+        assert any("CREATE TEMPORARY TABLE" in statement for statement in seen) == (table == "by_stage")
+        assert any("INSERT INTO by_stage" in statement for statement in seen) == (table == "by_stage")
+        del result["table"], result["seconds"]
+        rows = [
+            {name: value for name, value in row.items() if name not in ("_m2p_loaded_at", "_m2p_valid_from")}
+            for row in warehouse.read(table, meta=True)
+        ]
+        said[table] = result, form(warehouse, table), rows, warehouse.fields(table)
+        assert len(rows) == result["inserted"] == 61
+        assert result["duplicates"] == 1
+    assert said["in_place"] == said["by_stage"]
+    moments = {row["_m2p_loaded_at"] for row in direct.read("in_place", meta=True)}
+    assert moments == {row["finished_at"] for row in direct.read("_m2p_loads", meta=True) if row["table_name"] == "in_place"}
+    # And the next load finds it as the first one left it.
+    again = direct.load(*PAGES, table="in_place", write_mode=mode, load_id="first", tenant_id=TENANT)
+    assert (again["inserted"], again["updated"], again["unchanged"]) == ((61, 0, 0) if mode == "append" else (0, 0, 61))
+    assert not [name for name in direct.tables() if "stage_" in name]
+    others.close()
+
+
+@pytest.mark.parametrize("setting", ["idle_in_transaction_session_timeout=1h", "transaction_timeout=1h"])
+def test_no_transaction_is_held_open_where_they_are_limited(direct: Warehouse, setting: str) -> None:
+    limited = by_a_stage(direct, setting)
+    seen = statements(limited)
+    assert limited.load(*PAGES)["inserted"] == 61
+    assert any("CREATE TEMPORARY TABLE" in statement for statement in seen)
+    limited.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("tenant", ["ACME_CORP", "GLOBEX"])
+def test_a_table_that_another_load_made_meanwhile_takes_the_rows(direct: Warehouse, mode: str, tenant: str) -> None:
+    slow = Gated([{"id": f"p{n}", "v": n} for n in range(5)])
+    future = in_thread(lambda: direct.loader(write_mode=mode).run(slow))
+    assert slow.read.wait(60)
+    direct.load([{"id": f"p{n}", "w": "x"} for n in range(3)], write_mode=mode, tenant_id=tenant)
+    slow.gate.set()
+    result = future.result(60)
+    updated = 3 if tenant == "ACME_CORP" and mode != "append" else 0
+    assert (result.inserted, result.updated) == (5 - updated, updated)
+    live = {"_m2p_valid_to": None} if mode == "history" else {}
+    rows = direct.read(meta=True, _m2p_tenant_id="ACME_CORP", _m2p_load_id="load-1", **live)
+    assert [(row["id"], row["v"]) for row in rows] == [(f"p{n}", n) for n in range(5)]
+    assert not [name for name in direct.tables() if "stage_" in name]
+
+
+def test_a_load_that_fails_leaves_nothing(direct: Warehouse) -> None:
+    before = direct.tables()
+    with pytest.raises(Exception, match="NUL characters"):
+        direct.load(PAGES[0], [{"id": "p61", "ord": "\0"}])
+    assert direct.tables() == before | {"_m2p_loads", "_m2p_columns", "_m2p_staged"}
+    assert direct.load(*PAGES)["inserted"] == 61
