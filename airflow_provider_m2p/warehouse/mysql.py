@@ -81,8 +81,10 @@ class MySQL(Dialect):
     def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         return sa.BigInteger() if key and kind is Kind.INT else super().stage_type(kind, key=key)
 
-    def widen_staged(self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind) -> None:
-        super().widen_staged(stage, column, source, target)
+    def widen_staged(
+        self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool
+    ) -> None:
+        super().widen_staged(stage, column, source, target, key=key)
         if isinstance(column.type, sa.BigInteger):
             wider = self.stage_type(target, key=True).compile(dialect=self.connection.dialect)
             self.execute(f"ALTER TABLE {self.qualified(stage)} MODIFY COLUMN {self.quote(column.name)} {wider}")
