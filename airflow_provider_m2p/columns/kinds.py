@@ -137,10 +137,14 @@ def all_are(kind: Kind, texts: list[str]) -> bool:
     return all(_is(kind, text) for text in texts)
 
 
+#: What completes an instant that ends in Z, by its length: it has no fraction, or one of one to six digits.
+_COMPLETIONS: Final = {20: ".000000+00:00"} | {21 + digits: "0" * (6 - digits) + "+00:00" for digits in range(1, 7)}
+
+
 def utc(text: str) -> str:
     """Return an instant as ``YYYY-MM-DD HH:MM:SS.ffffff+00:00``, the form every database reads."""
     if text.endswith("Z"):
-        return f"{text[:10]} {text[11:19]}.{text[20:-1]:0<6}+00:00"
+        return f"{text[:10]} {text[11:-1]}{_COMPLETIONS[len(text)]}"
     moment = datetime.fromisoformat(text)
     offset = moment.utcoffset()
     assert offset is not None

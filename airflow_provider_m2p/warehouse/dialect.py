@@ -229,8 +229,14 @@ class Dialect:
         with self.connection.begin():
             self.connection.execute(sa.insert(stage), [dict(zip(names, row, strict=True)) for row in rows])
 
-    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes]) -> None:
-        """Write rows as lines of COPY text into the stage; only for dialects that take lines."""
+    def write_lines(
+        self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes], *, in_place: bool
+    ) -> None:
+        """
+        Write rows as lines of COPY text into the stage; only for dialects that take lines.
+
+        :param in_place: whether the stage was made in the transaction that is under way.
+        """
         raise NotImplementedError
 
     def refuse_unstorable(self, lines: list[bytes], columns: list[str], json_columns: set[int], page: int) -> None:

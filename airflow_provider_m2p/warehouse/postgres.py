@@ -96,11 +96,9 @@ class Postgres(Dialect):
         self.execute(f"{prefix} {', '.join(drops + adds)}")
         changes = [f"ALTER COLUMN {self.quote(name)} DROP DEFAULT" for name in constants]
         for name, new_name in names.items():
-            before, after = stage.c[name], table.c[new_name]
-            if before.nullable and not after.nullable:
-                changes.append(f"ALTER COLUMN {self.quote(name)} SET NOT NULL")
-            if self._spelled(before) != self._spelled(after):
-                changes.append(f"ALTER COLUMN {self.quote(name)} TYPE {self._spelled(after)}")
+            before, after = self._spelled(stage.c[name]), self._spelled(table.c[new_name])
+            if before != after:
+                changes.append(f"ALTER COLUMN {self.quote(name)} TYPE {after}")
         self.execute(f"{prefix} {', '.join(changes)}")
         for name, new_name in names.items():
             self.execute(f"{prefix} RENAME COLUMN {self.quote(name)} TO {self.quote(new_name)}")
@@ -179,9 +177,13 @@ class Postgres(Dialect):
         if written is not None:
             written.result()
 
-    def write_lines(self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes]) -> None:
+    def write_lines(
+        self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes], *, in_place: bool
+    ) -> None:
         names = ", ".join(self.quote(column.name) for column in columns)
-        statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN (ENCODING 'UTF8')"
+        # Rows of a new table are written as a vacuum would leave them. Else the next load had to write to every page.
+        options = "ENCODING 'UTF8', FREEZE" if in_place else "ENCODING 'UTF8'"
+        statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN ({options})"
         rows = b"\n".join(lines) + b"\n"
         with contextlib.closing(self._cursor()) as cursor:
             if hasattr(cursor, "copy"):
@@ -210,15 +212,23 @@ class Postgres(Dialect):
         ]
         names = [f"text{n}" for n in range(len(types))]
         asked = sa.func.unnest(*arrays).table_valued(*names, with_ordinality="n").render_derived()
-        same_key = (key == asked.c[f"text{n}"] for n, key in enumerate(keys))
-        # The limit keeps the planner, which guesses how many keys there are, to one look into the index for each.
         labelled = [key.label(f"key{n}") for n, key in enumerate(keys)]
         columns = [*labelled, table.c._m2p_raw_hash, table.c._m2p_row_hash]
-        known = sa.select(*columns).where(held.where, *same_key).limit(1).lateral()
+        known: sa.FromClause
+        if len(keys) == 1:
+            # One walk along the index finds all keys. The offset keeps the planner, which guesses how many they are,
+            # from any other way.
+            one_of = sa.select(*columns).where(held.where, keys[0] == sa.any_(arrays[0]))
+            known = one_of.offset(sa.literal_column("0")).subquery("known")
+            same_key = known.c.key0 == asked.c.text0
+        else:
+            # The limit keeps it to one look into the index for each.
+            each = sa.select(*columns).where(held.where, *(key == asked.c[f"text{n}"] for n, key in enumerate(keys)))
+            known, same_key = each.limit(1).lateral("known"), sa.true()
         has = known.c._m2p_raw_hash
         is_same = (sa.func.left(has, -1) + INCOMPLETE if incomplete else has) == asked.c[names[-1]]
         answered = sa.select(asked.c.n, is_same.label("is_same"), known)
-        found = answered.select_from(asked.outerjoin(known, sa.true())).cte("found")
+        found = answered.select_from(asked.outerjoin(known, same_key)).cte("found")
         same = sa.select(
             sa.bindparam("first", type_=sa.BigInteger) + found.c.n - 1,
             found.c._m2p_row_hash,

@@ -195,7 +195,7 @@ def _staged(dialect: Dialect, schema: str | None, record: dict[str, Any]) -> Sta
     kinds = [Kind(kind) for kind in record["kinds"]]
     types = [dialect.stage_type(kind, key=column.path in key) for column, kind in zip(columns, kinds, strict=True)]
     values = [sa.Column(column_name(place), column_type) for place, column_type in enumerate(types)]
-    table = stage_table(dialect, record["table"], schema, values, temporary=False)
+    table = stage_table(dialect, record["table"], schema, values, for_review=True)
     ignored = [tuple(path) for path in record["ignored"]]
     children = {tuple(path): _staged(dialect, schema, child) for path, child in record["children"]}
     return Staged(table, columns, kinds, key, ignored, record["rows"], children)

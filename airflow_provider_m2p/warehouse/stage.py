@@ -124,9 +124,10 @@ class Stage:
         self.rows = 0
         self._in_place = in_place
         self._exists = False
-        self._schema = schema
-        self._temporary = not (for_review or in_place)
-        self.table = self._table(stage_name(for_review=for_review), [])
+        self._new_table = partial(
+            stage_table, dialect, stage_name(for_review=for_review), schema, for_review=for_review, in_place=in_place
+        )
+        self.table = self._new_table([])
         self._fit()
 
     def staged(self) -> Staged:
@@ -332,7 +333,7 @@ class Stage:
                 for column in new:
                     self.table.append_column(column)
             else:
-                self.table = self._table(self.table.name, new)
+                self.table = self._new_table(new)
                 self.table.create(self._dialect.connection)
                 self._exists = True
         self._kinds = kinds
@@ -343,9 +344,6 @@ class Stage:
         if self._known is not None and all(column.kind is column.stored for column in key):
             self._read_keys = key_reader(self.shape)
             self._find = self._dialect.finder(self._known, self.table, self.keys(), incomplete=not self.shape.grows)
-
-    def _table(self, name: str, columns: list[sa.Column[Any]]) -> sa.Table:
-        return stage_table(self._dialect, name, self._schema, columns, temporary=self._temporary)
 
     def flush(self) -> None:
         """Write what waits, perhaps while the caller goes on."""
@@ -366,7 +364,7 @@ class Stage:
             with dialect.step():
                 for into, what in ((columns, lines), (narrow, seen)):
                     if what:
-                        dialect.write_lines(self.table, into, what)
+                        dialect.write_lines(self.table, into, what, in_place=self._in_place)
         else:
             keys: list[Cells] = [(str(n), row_hash, None, *key) for n, row_hash, key in same]
             for into, rows in ((columns, cells), (narrow, keys)):
@@ -385,21 +383,28 @@ def stage_name(*, for_review: bool) -> str:
 
 
 def stage_table(
-    dialect: Dialect, name: str, schema: str | None, columns: list[sa.Column[Any]], *, temporary: bool
+    dialect: Dialect,
+    name: str,
+    schema: str | None,
+    columns: list[sa.Column[Any]],
+    *,
+    for_review: bool = False,
+    in_place: bool = False,
 ) -> sa.Table:
     """
-    Return a stage's table.
+    Return a stage's table. It goes with the connection, where the database has such tables.
 
     :param columns: those for the rows' values.
-    :param temporary: whether it goes with the connection, where the database has such tables. If not, it is one of
-        the schema's.
+    :param for_review: whether it must outlive the connection.
+    :param in_place: whether it is to become a table.
     """
+    temporary = not (for_review or in_place)
     return sa.Table(
         name,
         sa.MetaData(),
         *columns,
         sa.Column("row_hash", sa.String(32), nullable=False),
-        sa.Column("raw_hash", sa.String(32)),
+        sa.Column("raw_hash", sa.String(32), nullable=not in_place),
         sa.Column("ord", sa.BigInteger, nullable=False),
         schema=None if temporary else schema,
         prefixes=list(dialect.stage_prefixes) if temporary else [],
