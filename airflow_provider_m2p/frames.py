@@ -63,21 +63,25 @@ def to_dataframe(pages: Pages, *, max_rows: int | None = None) -> pd.DataFrame:
     rows = 0
     with closing(pages):
         for page in pages:
-            batches.append(_texts(reader, page))
+            batches.append(_batch(reader, page))
             rows += len(page.rows)
             if max_rows is not None and rows > max_rows:
                 raise ValueError(f"more than {max_rows} rows")
+    nullable = {Kind.BOOL: pd.BooleanDtype(), Kind.INT: pd.Int64Dtype()}
     frame: dict[str, Any] = {}
     for place, (name, kind) in enumerate(_columns(reader.shape)):
-        column = pa.chunked_array([_column(batch, place) for batch in batches], pa.large_string())
+        arrow_type = _arrow_type(kind)
+        column = pa.chunked_array([_column(batch, place, arrow_type) for batch in batches], arrow_type)
         if kind is Kind.NUMBER:
             try:
-                values = [None if text is None else Decimal(text) for text in column.to_pylist()]
+                frame[name] = _decimals(column)
             except ArithmeticError as error:
                 raise M2PResponseError(f"Column {name!r} has a number that no Decimal can hold.") from error
-            frame[name] = pd.Series(values, dtype=object)
+        elif kind in nullable:
+            frame[name] = column.to_pandas(types_mapper=lambda _, dtype=nullable[kind]: dtype)
         else:
-            frame[name] = _cast(column, _arrow_type(kind)).to_pandas(types_mapper=_nullable().get)
+            # Given a mapper, even one that maps nothing, pyarrow copies texts twice, by way of Python's.
+            frame[name] = column.to_pandas()
     return pd.DataFrame(frame, index=pd.RangeIndex(rows))
 
 
@@ -85,8 +89,8 @@ def write_parquet(pages: Pages, path: WritablePath) -> int:
     """
     Write all rows to one Parquet file, holding one page in memory, and return how many there were.
 
-    The types of the columns are known only after the last page. So the pages are set down as text in a local
-    temporary file first; the file at ``path`` is written at the end, whole.
+    The types of the columns are known only after the last page. So the pages are set down in a local temporary file
+    first, in the types that the rows so far allow; the file at ``path`` is written at the end, whole.
 
     :param pages: closed at the end.
     :param path: where the file goes; whatever is there is replaced.
@@ -101,7 +105,7 @@ def write_parquet(pages: Pages, path: WritablePath) -> int:
     with tempfile.TemporaryFile() as spool, tempfile.TemporaryFile() as finished:
         with closing(pages):
             for page in pages:
-                batch = _texts(reader, page)
+                batch = _batch(reader, page)
                 _measure(batch, reader.shape, digits)
                 with pa.ipc.new_stream(spool, batch.schema) as stream:
                     stream.write_batch(batch)
@@ -111,7 +115,7 @@ def write_parquet(pages: Pages, path: WritablePath) -> int:
         spool.seek(0)
         with pq.ParquetWriter(finished, schema) as writer:
             for batch in _batches(spool):
-                typed = [_cast(_column(batch, place), field.type) for place, field in enumerate(schema)]
+                typed = [_column(batch, place, field.type) for place, field in enumerate(schema)]
                 writer.write_batch(pa.record_batch(typed, schema=schema))
                 rows += batch.num_rows
         finished.seek(0)
@@ -125,22 +129,35 @@ def _columns(shape: Shape) -> list[tuple[str, Kind]]:
     return [(named[column.path], kind) for column in shape.columns if (kind := column.kind) is not None]
 
 
-def _texts(reader: RowReader, page: Page) -> pa.RecordBatch:
-    """Return a page as columns of texts."""
+def _batch(reader: RowReader, page: Page) -> pa.RecordBatch:
+    """Return a page as columns of whole numbers, truths and texts: what the rows so far allow."""
     import pyarrow as pa
 
-    cells = reader.read(page.rows, page.number, lines=False, has_escapes=page.has_escapes).cells
-    texts = [pa.array(column, pa.large_string()) for column in zip(*cells, strict=True)]
+    types = {int: pa.int64(), bool: pa.bool_(), str: pa.large_string()}
+    arrays = [pa.array(values, types[kind]) for kind, values in reader.read_columns(page.rows, page.number)]
     # The count of rows must survive where there is no column yet.
-    texts.append(pa.nulls(len(page.rows)))
-    return pa.record_batch(texts, [f"c{place}" for place in range(len(texts))])
+    arrays.append(pa.nulls(len(page.rows)))
+    return pa.record_batch(arrays, [f"c{place}" for place in range(len(arrays))])
 
 
-def _column(batch: pa.RecordBatch, place: int) -> pa.Array:
-    """Return a column of a page, all null if the page came before the column."""
+def _column(batch: pa.RecordBatch, place: int, arrow_type: pa.DataType) -> pa.Array:
+    """Return a column of a page as another type, all null if the page came before the column."""
     import pyarrow as pa
 
-    return batch.column(place) if place < batch.num_columns - 1 else pa.nulls(batch.num_rows, pa.large_string())
+    if place >= batch.num_columns - 1:
+        return pa.nulls(batch.num_rows, arrow_type)
+    column = batch.column(place)
+    return column if column.type == arrow_type else column.cast(arrow_type)
+
+
+def _decimals(texts: pa.ChunkedArray) -> pd.Series[Any]:
+    """Return numbers as decimals; equal ones, which are many in a list of products, are one object."""
+    import numpy as np
+    import pandas as pd
+
+    encoded = texts.dictionary_encode().combine_chunks()
+    distinct = np.array([*map(Decimal, encoded.dictionary.to_pylist()), None], dtype=object)
+    return pd.Series(distinct[encoded.indices.fill_null(len(distinct) - 1).to_numpy()], dtype=object)
 
 
 def _batches(spool: BinaryIO) -> Iterator[pa.RecordBatch]:
@@ -155,10 +172,13 @@ def _batches(spool: BinaryIO) -> Iterator[pa.RecordBatch]:
 
 def _measure(batch: pa.RecordBatch, shape: Shape, digits: dict[int, tuple[int, int]]) -> None:
     """Note how many digits before and after the point the numbers of each column need."""
+    import pyarrow as pa
+
     for place, column in enumerate(shape.columns):
-        if column.kind is Kind.NUMBER:
+        # What is whole so far may yet share its column with fractions.
+        if column.kind in (Kind.INT, Kind.NUMBER):
             whole, fraction = digits.get(place, (0, 0))
-            for text in _column(batch, place).drop_null().to_pylist():
+            for text in _column(batch, place, pa.large_string()).drop_null().unique().to_pylist():
                 match = _PLAIN.fullmatch(text)
                 if match is None:
                     whole = _MAX_DIGITS + 1  # an exponent: no bound that is worth a type
@@ -181,13 +201,3 @@ def _arrow_type(kind: Kind, digits: tuple[int, int] = (_MAX_DIGITS, 1)) -> pa.Da
     }
     return types.get(kind, pa.large_string())
 
-
-def _cast(texts: pa.Array | pa.ChunkedArray, arrow_type: pa.DataType) -> Any:
-    return texts if texts.type == arrow_type else texts.cast(arrow_type)
-
-
-def _nullable() -> dict[pa.DataType, Any]:
-    import pandas as pd
-    import pyarrow as pa
-
-    return {pa.bool_(): pd.BooleanDtype(), pa.int64(): pd.Int64Dtype()}

@@ -1,22 +1,15 @@
 """
-Code for one state of a shape: a decoder and the functions that write its rows.
+A decoder for one state of a shape, which reads rows column by column.
 
-For a row with a name, a number and a nested object the compiled function reads, in essence::
-
-    for v in rows:
-        v_2 = v.f2
-        if v_2 is None: v_2 = Emptyv_2
-        out.append(Join((v.f0, x if (x := v.f1) is not None else Null, v_2.f0)))
-
-The source holds only names made here. Names and values of the API never enter it.
+msgspec decodes rows into structs made for the shape. Structs become tuples, and the tuples of many rows columns, all
+in C; what is left to do in Python is done to a column at a time, and only to those that need it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from itertools import groupby
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -24,6 +17,8 @@ from airflow_provider_m2p.columns.kinds import INT64_MAX, INT64_MIN, Kind, Num, 
 from airflow_provider_m2p.columns.shape import Field, Shape
 
 Cells = tuple[str | None, ...]
+# Takes the decoded values of a field, and puts them into their columns as these hold them.
+_Take = Callable[[Sequence[Any], list[Sequence[Any]]], None]
 
 NULL: Final = "\\N"
 _INT64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
@@ -36,7 +31,7 @@ _UNSPEAKABLE = re.compile(rf'["\\\x00-\x1f{_MARK}]')
 
 
 class Misfit(Exception):
-    """A row does not fit the shape that the code was compiled for."""
+    """A row does not fit the shape that the decoder was made for."""
 
 
 def escape(text: str) -> str:
@@ -49,11 +44,26 @@ def speakable(name: str) -> str:
     return _UNSPEAKABLE.sub(lambda match: f"{_MARK}{ord(match[0]):x}{_MARK}", name)
 
 
+class Column(NamedTuple):
+    """
+    What a column's values are.
+
+    :param type: ``str``, ``int`` or ``bool``.
+    :param nullable: whether there can be ``None`` among them.
+    :param special: whether their texts may hold characters that a line must escape.
+    """
+
+    type: type
+    nullable: bool
+    special: bool
+
+
 class Compiled:
     """
-    The decoder of a shape's rows, and three functions over what it decodes.
+    The decoder of a shape's rows.
 
-    ``respells`` tells whether rows must have their names made speakable before they are decoded.
+    ``columns`` tells what the values of each of the shape's columns are, ``respells`` whether rows must have their
+    names made speakable before they are decoded.
 
     :param shape: as it is now.
     :param json: gives the text of an array or object.
@@ -63,54 +73,70 @@ class Compiled:
     def __init__(self, shape: Shape, json: Callable[[bytes], str], text: Callable[[bytes], str | None]) -> None:
         self._shape = shape
         self._json, self._text = json, text
-        self._names: dict[str, Any] = {
-            "Join": b"\t".join,
-            "JoinTexts": "\t".join,
-            "Null": NULL,
-            "NullBytes": NULL.encode(),
-            "Escape": escape,
-            "Misfit": Misfit,
-            "All": all_are,
-            "Number": _number,
-        }
-        self._prologue: list[str] = []
-        self._cell: dict[int, _Cell] = {}
-        self._numbers: list[str] = []
         self.respells = False
-        self._temporal: list[tuple[str, Kind]] = []
-        row = self._struct(shape.root, "v", sure=True)
+        self.columns = [Column(str, nullable=True, special=True)] * len(shape.columns)
+        row, self._take = self._object(shape.root, sure=True)
         self._decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
-        cells = [self._cell[id(column)] for column in shape.columns]
-        self.lines: Callable[[list[Any]], list[bytes]] = self._line_writer(cells, escaped=False)
-        self.escaped_lines: Callable[[list[Any]], list[bytes]] = self._line_writer(cells, escaped=True)
-        self.cells: Callable[[list[Any]], list[Cells]] = self._writer(_tuple([c.cell() for c in cells]))
+        columns = list(enumerate(self.columns))
+        self._no_texts = [(place, column.type) for place, column in columns if column.type is not str]
+        self._nullable = [place for place, column in columns if column.nullable]
+        self._special = [place for place, column in columns if column.special]
 
-    def decode(self, rows: list[msgspec.Raw]) -> list[Any]:
+    def read(self, rows: list[msgspec.Raw]) -> list[Sequence[Any]]:
         """
-        Decode rows to the objects that the other functions take. They raise ``Misfit`` where a row does not fit.
+        Return the values of rows, column by column.
 
+        :raises Misfit: a row does not fit.
         :raises msgspec.MsgspecError: a row does not fit.
         """
+        values: list[Sequence[Any]] = [()] * len(self.columns)
         # One call for all rows takes less time than one for each, in spite of the copy.
-        objects: list[Any] = self._decode(b"[%s]" % b",".join(rows))
-        return objects
+        self._take(self._decode(b"[%s]" % b",".join(rows)), values)
+        return values
 
-    def _struct(self, node: Field, variable: str, *, sure: bool) -> type[msgspec.Struct]:
+    def texts(self, values: Sequence[Sequence[Any]]) -> list[Sequence[str | None]]:
+        """Return the values of columns as the texts of cells."""
+        texts = list(values)
+        for place, kind in self._no_texts:
+            if kind is bool:
+                texts[place] = [None if value is None else "true" if value else "false" for value in texts[place]]
+            else:
+                texts[place] = [None if value is None else f"{value}" for value in texts[place]]
+        return texts
+
+    def spelled(self, texts: Sequence[Sequence[str | None]], *, escaped: bool) -> list[Sequence[str]]:
         """
-        Return the struct of an object; the code that reads it goes to the prologue and the cells.
+        Return the texts of columns as they stand in lines.
+
+        :param escaped: whether to look for characters that must be escaped.
+        """
+        spelled: list[Any] = list(texts)
+        if escaped:
+            for place in self._special:
+                spelled[place] = [
+                    text if text is None or ("\\" not in text and text.isprintable()) else escape(text)
+                    for text in spelled[place]
+                ]
+        for place in self._nullable:
+            spelled[place] = [NULL if text is None else text for text in spelled[place]]
+        return spelled
+
+    def _object(self, node: Field, *, sure: bool) -> tuple[type[msgspec.Struct], _Take]:
+        """
+        Return the struct of an object, and what takes such structs.
 
         :param sure: whether every row has the object. A field that its object never lacks is null where that is
             missing.
         """
         fields: list[tuple[str, Any, Any]] = []
         rename: dict[str, str] = {}
+        takes: list[_Take | None] = []
         for index, (name, child) in enumerate(node.children.items()):
             attribute = f"f{index}"
             rename[attribute] = speakable(name)
             self.respells |= rename[attribute] != name
-            annotation = self._annotation(
-                child, f"{variable}.{attribute}", f"{variable}_{index}", sure and child.always
-            )
+            annotation, take = self._field(child, sure=sure and child.always)
+            takes.append(take)
             is_number = child.kind is Kind.NUMBER and not child.children
             if annotation is None or (annotation is msgspec.Raw and not (is_number and child.always)):
                 fields.append((attribute, annotation, None))
@@ -118,44 +144,46 @@ class Compiled:
                 fields.append((attribute, annotation, msgspec.NODEFAULT))
             else:
                 fields.append((attribute, annotation | None, None))
-        return msgspec.defstruct(
-            f"Row_{variable}", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False
-        )
+        struct = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False)
+        missing = (None,) * len(fields)
+        astuple = msgspec.structs.astuple
 
-    def _annotation(self, child: Field, expression: str, variable: str, sure: bool) -> Any:
+        def take_objects(objects: Sequence[Any], columns: list[Sequence[Any]]) -> None:
+            rows = map(astuple, objects) if sure else [missing if o is None else astuple(o) for o in objects]
+            for take, values in zip(takes, zip(*rows, strict=True), strict=True):
+                if take is not None:
+                    take(values, columns)
+
+        return struct, take_objects
+
+    def _field(self, child: Field, *, sure: bool) -> tuple[Any, _Take | None]:
+        """Return the type as which a field is decoded, and what takes its values if they are wanted."""
         if child.ignored and not child.children:
-            return msgspec.Raw
+            return msgspec.Raw, None
         if child.children and child.tokens:
-            return self._branch_or_leaf(child, expression, variable)
+            return msgspec.Raw, self._object_or_leaf(child)
         if child.children:
-            return self._branch(child, expression, variable, sure)
-        return self._leaf(child, expression, variable, sure) if child.tokens else None
+            return self._object(child, sure=sure)
+        return self._leaf(child, nullable=not sure) if child.tokens else (None, None)
 
-    def _branch(self, child: Field, expression: str, variable: str, sure: bool) -> Any:
-        self._prologue.append(f"{variable} = {expression}")
-        if not sure:
-            self._prologue.append(f"if {variable} is None: {variable} = Empty{variable}")
-        struct = self._struct(child, variable, sure=sure)
-        self._names[f"Empty{variable}"] = _empty(struct)
-        return struct
-
-    def _branch_or_leaf(self, child: Field, expression: str, variable: str) -> Any:
-        self._prologue.append(f"{variable}, {variable}_leaf = Split{variable}({expression})")
-        self._cell[id(child)] = _Cell(f"{variable}_leaf", maybe_null=True, special=True)
-        struct = self._struct(child, variable, sure=False)
-        decode, empty = msgspec.json.Decoder(struct).decode, _empty(struct)
-        plain = self._plain_text(child)
+    def _object_or_leaf(self, child: Field) -> _Take:
+        struct, take_objects = self._object(child, sure=False)
+        take_leaf = None if child.position is None else self._column(child, Column(str, nullable=True, special=True))
+        decode, plain = msgspec.json.Decoder(struct).decode, self._plain_text(child)
 
         def split(raw: msgspec.Raw | None) -> tuple[Any, str | None]:
-            if raw is None:
-                return empty, None
-            source = bytes(raw)
+            source = b"null" if raw is None else bytes(raw)
             if source[:1] == b"{" and source[1:-1].strip():
                 return decode(source), None
-            return empty, plain(source)
+            return None, plain(source)
 
-        self._names[f"Split{variable}"] = split
-        return msgspec.Raw
+        def take(values: Sequence[Any], columns: list[Sequence[Any]]) -> None:
+            objects, texts = zip(*map(split, values), strict=True)
+            take_objects(objects, columns)
+            if take_leaf is not None:
+                take_leaf(texts, columns)
+
+        return take
 
     def _plain_text(self, child: Field) -> Callable[[bytes], str | None]:
         """Return a function that gives the text of a value, if it is of a kind seen before."""
@@ -169,40 +197,45 @@ class Compiled:
 
         return plain
 
-    def _leaf(self, child: Field, expression: str, variable: str, sure: bool) -> Any:
+    def _leaf(self, child: Field, *, nullable: bool) -> tuple[Any, _Take]:
         tokens, kind = child.tokens, child.kind
-        maybe_null = not sure
         if not tokens & ~_STRINGS:
-            if kind is not Kind.TEXT and kind is not None:
-                self._temporal.append((expression, kind))
-            self._cell[id(child)] = _Cell(expression, maybe_null, special=kind is Kind.TEXT)
-            return str
+            column = Column(str, nullable, special=kind is Kind.TEXT)
+            return str, self._column(child, column, None if kind is Kind.TEXT else _existing(kind))
         if tokens == Tokens.BOOL:
-            self._cell[id(child)] = _Cell(expression, maybe_null, "('true' if {} else 'false')")
-            return bool
+            return bool, self._column(child, Column(bool, nullable, special=False))
         if tokens == Tokens.INT:
-            self._cell[id(child)] = _Cell(expression, maybe_null, "str({})")
-            return _INT64
+            return _INT64, self._column(child, Column(int, nullable, special=False))
         if kind is Kind.NUMBER:
-            # The bytes of a number are its text: nothing is lost, and nothing takes less time.
-            if child.nulls:
-                expression, maybe_null = f"Number({expression})", True
-            self._numbers.append(f"(b'' if (x := {expression}) is None else x)" if maybe_null else expression)
-            self._cell[id(child)] = _Cell(expression, maybe_null, "str({}, 'ascii')", is_bytes=True)
-            return msgspec.Raw
-        self._names[f"Leaf{variable}"] = self._raw_leaf(child)
-        self._cell[id(child)] = _Cell(f"Leaf{variable}({expression})", True, special=True)
-        return msgspec.Raw
+            return msgspec.Raw, self._column(child, Column(str, nullable, special=False), _numbers(nullable=nullable))
+        column = Column(str, nullable=True, special=True)
+        return msgspec.Raw, self._column(child, column, self._raw_texts(child))
 
-    def _raw_leaf(self, child: Field) -> Callable[[msgspec.Raw | None], str | None]:
-        """Read a field of JSON values, or of several kinds of value."""
+    def _column(
+        self, child: Field, column: Column, change: Callable[[Sequence[Any]], Sequence[Any]] | None = None
+    ) -> _Take:
+        """
+        Note what a column's values are, and return what puts them there.
+
+        :param change: makes them of what was decoded.
+        """
+        position = child.position
+        assert position is not None
+        self.columns[position] = column
+
+        def take(values: Sequence[Any], columns: list[Sequence[Any]]) -> None:
+            columns[position] = values if change is None else change(values)
+
+        return take
+
+    def _raw_texts(self, child: Field) -> Callable[[Sequence[Any]], Sequence[str | None]]:
+        """Return a function that gives the texts of JSON values, or of several kinds of value."""
         is_key = child.path in self._shape.key
         flattens = len(child.path) <= self._shape.max_depth
         only_json = child.kind is Kind.JSON
         json, text = self._json, self._text
 
-        def leaf(raw: msgspec.Raw | None) -> str | None:
-            source = b"null" if raw is None else bytes(raw)
+        def text_of(source: bytes) -> str | None:
             first = source[:1]
             if first == b"[" or (first == b"{" and not (flattens and source[1:-1].strip())):
                 if is_key:
@@ -212,75 +245,36 @@ class Compiled:
                 raise Misfit
             return text(source)
 
-        return leaf
-
-    def _line_writer(self, cells: list[_Cell], *, escaped: bool) -> Any:
-        # Texts that stand side by side are joined before they become bytes: one encoding instead of many.
-        parts = []
-        for is_bytes, group in groupby(cells, key=lambda cell: cell.is_bytes):
-            sources = _tuple([cell.line(escaped=escaped) for cell in group])
-            parts.append(f"Join({sources})" if is_bytes else f"JoinTexts({sources}).encode()")
-        return self._writer(f"Join({_tuple(parts)})")
-
-    def _writer(self, row: str) -> Any:
-        """Return a function that writes rows, and checks on the way what the decoder cannot."""
-        begin, each, end = ["out = []"], [*self._prologue, f"out.append({row})"], ["return out"]
-        if self._numbers:
-            begin.append("numbers = []")
-            each.append(f"numbers += ({', '.join(self._numbers)},)")
-            # The tokens are valid JSON: one that has no other characters is a number.
-            end.insert(0, "if b''.join(numbers).translate(None, b'0123456789.+-eE'): raise Misfit")
-        for index, (expression, kind) in enumerate(self._temporal):
-            self._names[f"Kind{index}"] = kind
-            begin.append(f"t{index} = []")
-            each.append(f"t{index}.append({expression})")
-            # Dates and instants must exist.
-            end.insert(0, f"if not All(Kind{index}, [t for t in t{index} if t is not None]): raise Misfit")
-        lines = [*begin, "for v in rows:", *(f" {line}" for line in each), *end]
-        scope = dict(self._names)
-        exec("\n ".join(["def function(rows):", *lines]), scope)  # noqa: S102
-        return scope["function"]
+        # No JSON holds a zero byte.
+        return lambda raws: list(map(text_of, _joined(b"\0", raws).split(b"\0")))
 
 
-class _Cell:
-    """
-    The source of the expressions that yield a column's text.
+def _existing(kind: Kind | None) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Return a function that refuses dates or instants which do not exist."""
+    assert kind is not None
 
-    :param expression: yields the value.
-    :param maybe_null: whether it can yield ``None``.
-    :param text: turns a value ``{}`` into text.
-    :param is_bytes: whether the value is bytes, which go into lines as they are.
-    :param special: whether the text may hold characters that a line must escape.
-    """
+    def check(texts: Sequence[str | None]) -> Sequence[str | None]:
+        if not all_are(kind, [text for text in texts if text is not None]):
+            raise Misfit
+        return texts
 
-    def __init__(
-        self, expression: str, maybe_null: bool, text: str = "{}", *, is_bytes: bool = False, special: bool = False
-    ) -> None:
-        self._expression, self._maybe_null, self._text, self._special = expression, maybe_null, text, special
-        self.is_bytes = is_bytes
-
-    def line(self, *, escaped: bool) -> str:
-        if escaped and self._special:
-            other = "x if '\\\\' not in x and x.isprintable() else Escape(x)"
-            return f"(Null if (x := {self._expression}) is None else {other})"
-        return self._source("{}", "NullBytes") if self.is_bytes else self._source(self._text, "Null")
-
-    def cell(self) -> str:
-        return self._source(self._text, "None")
-
-    def _source(self, text: str, null: str) -> str:
-        if self._maybe_null:
-            return f"({text.format('x')} if (x := {self._expression}) is not None else {null})"
-        return text.format(self._expression)
+    return check
 
 
-def _tuple(sources: list[str]) -> str:
-    return f"({', '.join(sources)}{',' if sources else ''})"
+def _numbers(*, nullable: bool) -> Callable[[Sequence[Any]], Sequence[str | None]]:
+    """Return a function that gives the texts of numbers: their bytes, so that nothing is lost."""
+
+    def texts_of(raws: Sequence[Any]) -> Sequence[str | None]:
+        joined = _joined(b"\n", raws)
+        # The tokens are valid JSON: one that has no other characters is a number.
+        if (joined.replace(b"null", b"") if nullable else joined).translate(None, b"0123456789.+-eE\n"):
+            raise Misfit
+        texts = joined.decode().split("\n")
+        return [None if text == "null" else text for text in texts] if nullable else texts
+
+    return texts_of
 
 
-def _number(raw: msgspec.Raw | None) -> msgspec.Raw | None:
-    return None if raw is None or bytes(raw) == b"null" else raw
-
-
-def _empty(struct: type[msgspec.Struct]) -> msgspec.Struct:
-    return struct(**dict.fromkeys(struct.__struct_fields__))
+def _joined(separator: bytes, raws: Sequence[msgspec.Raw | None]) -> bytes:
+    """Return the sources of values: to join and split them takes less time than to turn each into bytes."""
+    return separator.join([b"null" if raw is None else raw for raw in raws])

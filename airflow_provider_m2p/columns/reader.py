@@ -1,9 +1,9 @@
 """
-Rows as text cells, read by code that is compiled for the shape of the rows.
+Rows as text cells, read by a decoder that is compiled for the shape of the rows.
 
 Decoding straight into the known fields is several times faster than decoding to dictionaries and flattening those.
-The compiled code accepts exactly the rows that fit the shape; for any other row the shape grows and the code is
-compiled anew, so there is one way to write a row, whatever way it was met.
+The decoder accepts exactly the rows that fit the shape; for any other row the shape grows and the decoder is compiled
+anew, so there is one way to write a row, whatever way it was met.
 
 A cell is the text of one value: strings as they are, numbers as they were spelled, ``true``/``false``, arrays as
 JSON with sorted keys. ``null`` and a missing field are the same: no cell.
@@ -11,10 +11,13 @@ JSON with sorted keys. ``null`` and a missing field are the same: no cell.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,8 +27,13 @@ from airflow_provider_m2p.exceptions import M2PResponseError
 
 _LAST_NULL: Final = f"\t{NULL}".encode()
 _SAMPLE: Final = 50
-_CANONICAL_CACHE: Final = 4096
+_CACHED: Final = 4096
+# So many rows at a time stay in the processor's cache between one step and the next.
+_SLICE: Final = 100
 _MISFITS: Final = (Misfit, msgspec.MsgspecError, ValueError, RecursionError)
+
+_T = TypeVar("_T")
+_Write = Callable[[Compiled, list[Sequence[Any]]], _T]
 
 
 def row_hash(line: bytes) -> str:
@@ -92,66 +100,87 @@ class RowReader:
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: rows without their key.
         """
+        parts = self._parts(rows, page, lambda code, values: _forms(code, values, lines, cells, has_escapes))
+        if not self.shape.columns:
+            return Rows([b""] * len(rows) if lines else [], [()] * len(rows) if cells else [])
+        return Rows([line for part, _ in parts for line in part], [row for _, part in parts for row in part])
+
+    def read_columns(self, rows: list[msgspec.Raw], page: int) -> list[tuple[type, list[Any]]]:
+        """
+        Read the rows of one page as columns.
+
+        Of each column it returns what its values are and the values, which may be ``None``: whole numbers are ``int``,
+        truths ``bool``, and all else the text of a cell, as ``str``.
+
+        :param rows: the rows as they were sent.
+        :param page: the page's number, for messages.
+        :raises M2PResponseError: a row cannot be understood.
+        :raises M2PSchemaError: rows without their key.
+        """
+        parts = self._parts(rows, page, lambda _, values: values)
+        assert self._code is not None
+        return [(column.type, [*chain(*own)]) for column, *own in zip(self._code.columns, *parts, strict=True)]
+
+    def _parts(self, rows: list[msgspec.Raw], page: int, write: _Write[_T]) -> list[_T]:
+        """Return what ``write`` makes of the columns of each few rows."""
         if self._code is None and len(rows) > _SAMPLE:
             # A few rows of the first page are likely to show what all rows look like.
             self.shape.observe(rows[:_SAMPLE], page)
             self._code = Compiled(self.shape, self._values.json, self._values.text)
         if self._code is not None:
             try:
-                return self._run(self._code, rows, lines, cells, has_escapes)
+                return self._run(self._code, rows, write)
             except _MISFITS:
                 self._code = None
         self.shape.observe(rows, page)
         code = Compiled(self.shape, self._values.json, self._values.text)
         try:
             try:
-                result = self._run(code, rows, lines, cells, has_escapes)
+                result = self._run(code, rows, write)
             except _MISFITS:
-                result = self._run(code, self._respell(rows), lines, cells, has_escapes)
+                result = self._run(code, self._respell(rows), write)
         except _MISFITS as error:
             raise M2PResponseError(f"Page {page} holds a value that cannot be read exactly.") from error
         self._code = code
         return result
 
-    def _run(self, code: Compiled, rows: list[msgspec.Raw], lines: bool, cells: bool, has_escapes: bool) -> Rows:
-        objects = code.decode(self._respell(rows) if code.respells else rows)
-        write = code.escaped_lines if has_escapes else code.lines
-        written = write(objects) if lines else []
-        if cells and written and self.shape.columns and not has_escapes:
-            return Rows(written, [_split(line.decode()) for line in written])
-        return Rows(written, code.cells(objects) if cells else [])
+    def _run(self, code: Compiled, rows: list[msgspec.Raw], write: _Write[_T]) -> list[_T]:
+        if code.respells:
+            rows = self._respell(rows)
+        return [write(code, code.read(rows[at : at + _SLICE])) for at in range(0, len(rows), _SLICE)]
 
     def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
         return [self._values.respelled(row, self.shape.max_depth) for row in rows]
 
 
-def _split(line: str) -> Cells:
-    """Return the cells of a line without escapes, in less time than it takes to write them."""
-    cells = line.split("\t")
-    return tuple([None if cell == NULL else cell for cell in cells] if NULL in line else cells)
+def _forms(
+    code: Compiled, values: list[Sequence[Any]], lines: bool, cells: bool, has_escapes: bool
+) -> tuple[list[bytes], list[Cells]]:
+    """Return the lines and the cells of a few rows."""
+    texts = code.texts(values)
+    spelled = code.spelled(texts, escaped=has_escapes) if lines else []
+    return (
+        [line.encode() for line in map("\t".join, zip(*spelled, strict=True))],
+        list(zip(*texts, strict=True)) if cells else [],
+    )
 
 
 class _Values:
     """Texts of the values that have no field of their own type."""
 
     def __init__(self) -> None:
-        self._canonical: dict[bytes, str] = {}
+        # Arrays take long to put into canonical form, and many rows have the same ones.
+        self.json = lru_cache(_CACHED)(self._json)
         self._exact = msgspec.json.Decoder(float_hook=Decimal).decode
         self._as_sent = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
         self._sorted = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 
-    def json(self, source: bytes) -> str:
+    def _json(self, source: bytes) -> str:
         """Return an array or object as text without needless space and with sorted keys."""
-        text = self._canonical.get(source)
-        if text is None:
-            try:
-                text = self._sorted(self._exact(source)).decode()
-            except ArithmeticError as error:
-                raise ValueError("a number that no decimal can hold") from error
-            if len(self._canonical) >= _CANONICAL_CACHE:
-                self._canonical.clear()
-            self._canonical[source] = text
-        return text
+        try:
+            return self._sorted(self._exact(source)).decode()
+        except ArithmeticError as error:
+            raise ValueError("a number that no decimal can hold") from error
 
     def respelled(self, row: msgspec.Raw, max_depth: int) -> msgspec.Raw:
         """Return a row with each of its keys once (the last one counts) and with speakable names."""

@@ -30,7 +30,6 @@ class Field:
     :param position: the column's place in the row hash; ``None`` while it is no column.
     :param always: whether no row (of those that have the enclosing object) lacked it or had it ``null``.
     :param ignored: left out of the table by the schema policy.
-    :param nulls: whether a ``null`` was seen in it.
     :param filled: how many of the rows that were taken in had a value here.
     :param objects: how many of those values were objects.
     """
@@ -42,7 +41,6 @@ class Field:
     position: int | None = None
     always: bool = True
     ignored: bool = False
-    nulls: bool = False
     filled: int = 0
     objects: int = 0
     children: dict[str, Field] = field(default_factory=dict)
@@ -125,7 +123,6 @@ class Shape:
             if child is None:
                 child = children[name] = Field((*node.path, name))
             if item is None:
-                child.nulls = True
                 continue
             child.filled += 1
             if flattens and item.__class__ is dict and item:

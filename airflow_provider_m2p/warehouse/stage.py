@@ -231,22 +231,25 @@ class Stage:
                 )
             ]
         if self._child_stage is not None:
-            for order, cells in zip(orders, rows.cells, strict=True):
-                self._put_elements(order, cells, page)
+            self._put_elements(orders, rows.cells, page)
 
-    def _put_elements(self, order: int, cells: Cells, page: Page) -> None:
-        """Stage the elements of a row's arrays, under the row's own order."""
-        parent: bytes | None = None
-        for place, column in enumerate(self.shape.columns):
-            array = cells[place] if column.tokens == Tokens.ARRAY else None
-            if array is None:
-                continue
-            if parent is None:
-                by_path = {c.path: n for n, c in enumerate(self.shape.columns)}
-                places = [by_path[path] for path in self.shape.key]
-                names = [join(path) for path in self.shape.key]
-                parent = parent_json(names, [self._kinds[n] for n in places], tuple(cells[n] for n in places))
-            self.child(column.path).add_elements(order, list(element_rows(array, parent)), page)
+    def _put_elements(self, orders: Sequence[int], rows: list[Cells], page: Page) -> None:
+        """Stage the elements of the rows' arrays, each under its row's own order."""
+        columns = self.shape.columns
+        by_path = {column.path: place for place, column in enumerate(columns)}
+        key = [by_path[path] for path in self.shape.key]
+        names, kinds = [join(path) for path in self.shape.key], [self._kinds[place] for place in key]
+        parents = [parent_json(names, kinds, tuple(cells[place] for place in key)) for cells in rows]
+        for place in (place for place, column in enumerate(columns) if column.tokens == Tokens.ARRAY):
+            of: list[int] = []
+            elements: list[msgspec.Raw] = []
+            for order, cells, parent in zip(orders, rows, parents, strict=True):
+                if (array := cells[place]) is not None:
+                    found = list(element_rows(array, parent))
+                    elements += found
+                    of += [order] * len(found)
+            if any(cells[place] is not None for cells in rows):
+                self.child(columns[place].path).add_elements(of, elements, page)
 
     def child(self, path: Path) -> Stage:
         """Return the stage for the elements of an array."""
@@ -256,15 +259,14 @@ class Stage:
             self.children[path] = self._child_stage(path)
         return self.children[path]
 
-    def add_elements(self, order: int, elements: list[msgspec.Raw], page: Page) -> None:
+    def add_elements(self, orders: list[int], elements: list[msgspec.Raw], page: Page) -> None:
         """
-        Take in the elements of one array.
+        Take in the elements of a page's arrays.
 
-        :param order: that of the parent's row.
+        :param orders: those of the parents' rows.
         """
         if elements:
             rows = self._read(elements, page.number, page.has_escapes)
-            orders = [order] * len(elements)
             self._put(orders, row_hashes(rows.lines), self._raw_hashes(elements), rows, page)
             self.rows += len(elements)
             if len(self._lines) + len(self._cells) >= _FLUSH_ROWS:

@@ -117,6 +117,48 @@ def test_decimals_are_as_wide_as_all_of_the_column(tmp_path: Path, numbers: list
     assert [Decimal(n) for n in table.column("n").to_pylist()] == [Decimal(n) for n in numbers]
 
 
+def test_whole_numbers_before_the_first_fraction_keep_their_digits(tmp_path: Path) -> None:
+    numbers = [str(2**63 - 1), str(-(2**63)), "0." + "1" * 37]
+    pages = [b'[{"n":%s}]' % number.encode() for number in numbers]
+    table = parquet(tmp_path / "x.parquet", *pages)
+    assert str(table.schema.field("n").type) == "decimal256(76, 37)"
+    assert table.column("n").to_pylist() == [Decimal(number) for number in numbers]
+    assert [str(number) for number in frame(*pages)["n"]] == numbers
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "texts"),
+    [
+        ("true", '"x"', ["true", "x"]),
+        ("12345678901234567", '"x"', ["12345678901234567", "x"]),
+        ("1.00", "true", ["1.00", "true"]),
+        ("1e5", '"x"', ["1e5", "x"]),
+        ('"2025-09-25T06:53:54.5+05:30"', "1", ["2025-09-25T06:53:54.5+05:30", "1"]),
+        ('"2025-09-25"', '"2025-09-25T06:53:54Z"', ["2025-09-25", "2025-09-25T06:53:54Z"]),
+    ],
+)
+def test_a_column_that_becomes_text_shows_earlier_values_as_sent(
+    tmp_path: Path, first: str, then: str, texts: list[str]
+) -> None:
+    pages = [b'[{"a":%s}]' % value.encode() for value in (first, then)]
+    assert list(frame(*pages)["a"]) == texts
+    assert parquet(tmp_path / "x.parquet", *pages).column("a").to_pylist() == texts
+
+
+def test_numbers_are_spelled_as_sent() -> None:
+    numbers = ["18.00", "18.0", "18", "-0.0", "1E+2", "100", "18.00", "0.0000001"]
+    df = frame(b"[%s]" % b",".join(b'{"n":%s}' % number.encode() for number in numbers))
+    assert [n.as_tuple() for n in df["n"]] == [Decimal(number).as_tuple() for number in numbers]
+
+
+def test_a_frame_can_be_written_to() -> None:
+    df = frame(b"[" + ROW + b"," + ROW + b"]")
+    for name in df:
+        df.loc[0, name] = None
+    assert df.loc[0].isna().all()
+    assert df.loc[1].notna().all()
+
+
 def test_an_empty_list_is_an_empty_frame_and_an_empty_file(tmp_path: Path) -> None:
     assert frame().shape == (0, 0)
     assert frame(b"[]", b"[]").shape == (0, 0)

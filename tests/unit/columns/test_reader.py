@@ -93,6 +93,38 @@ def test_cells_are_what_a_plain_model_says_whatever_the_pages(rows: list[Object]
     assert len({column.path for column in reader.shape.columns}) == len(reader.shape.columns)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ROWS, max_size=8), SEEDS)
+def test_columns_hold_what_cells_say(rows: list[Object], chance: random.Random) -> None:
+    reader, by_column = RowReader(Shape()), RowReader(Shape())
+    for number, page in enumerate(split(rows, chance)):
+        texts = [spell(row, chance) for row in page]
+        cells = read(reader, texts, number).cells
+        columns = by_column.read_columns([raw(text) for text in texts], number)
+        assert len(columns) == len(reader.shape.columns)
+        for place, (kind_of_values, values) in enumerate(columns):
+            assert all(value is None or type(value) is kind_of_values for value in values)
+            texts_of_values = [str(v).lower() if isinstance(v, bool) else v if v is None else str(v) for v in values]
+            assert texts_of_values == [row[place] for row in cells]
+
+
+@pytest.mark.parametrize("odd", [None, '{"n":null}', '{"n":"x","new":1}', '{"n":1e3}', '{"o":{}}', '{"o":null}', '{"o":1}'])
+def test_a_page_is_read_in_order_wherever_the_row_stands_that_does_not_fit(odd: str | None) -> None:
+    rows = [f'{{"n":{n}.50,"o":{{"on":{"true" if n % 2 else "false"}}}}}' for n in range(1000)]
+    if odd is not None:
+        rows[777] = odd
+    reader = RowReader(Shape())
+    found = read(reader, rows)
+    again = read(reader, rows)
+    assert (found.lines, found.cells) == (again.lines, again.cells)
+    assert [cells_of_line(line) for line in found.lines] == found.cells
+    for n, cells in enumerate(found.cells):
+        if n != 777 or odd is None:
+            assert cells[:2] == (f"{n}.50", "true" if n % 2 else "false")
+    kinds = [kind_of_values for kind_of_values, _ in reader.read_columns([raw(row) for row in rows], 0)]
+    assert kinds[:2] == [str, bool]
+
+
 def shuffled(value: Any, chance: random.Random) -> Any:
     """Return the same value with the keys of its objects in another order."""
     if isinstance(value, Object):
