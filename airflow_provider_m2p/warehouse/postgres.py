@@ -214,21 +214,21 @@ class Postgres(Dialect):
         asked = sa.func.unnest(*arrays).table_valued(*names, with_ordinality="n").render_derived()
         labelled = [key.label(f"key{n}") for n, key in enumerate(keys)]
         columns = [*labelled, table.c._m2p_raw_hash, table.c._m2p_row_hash]
-        known: sa.FromClause
         if len(keys) == 1:
-            # One walk along the index finds all keys. The offset keeps the planner, which guesses how many they are,
-            # from any other way.
+            # One walk along the index finds all keys. The planner, which guesses how few they are, is kept from others:
+            # by the offset, and by a full join, which it cannot do by a loop in a loop. It has no more rows than asked.
             one_of = sa.select(*columns).where(held.where, keys[0] == sa.any_(arrays[0]))
-            known = one_of.offset(sa.literal_column("0")).subquery("known")
-            same_key = known.c.key0 == asked.c.text0
+            known: sa.FromClause = one_of.offset(sa.literal_column("0")).subquery("known")
+            pairs = asked.join(known, known.c.key0 == asked.c.text0, full=True)
         else:
             # The limit keeps it to one look into the index for each.
             each = sa.select(*columns).where(held.where, *(key == asked.c[f"text{n}"] for n, key in enumerate(keys)))
-            known, same_key = each.limit(1).lateral("known"), sa.true()
+            known = each.limit(1).lateral("known")
+            pairs = asked.outerjoin(known, sa.true())
         has = known.c._m2p_raw_hash
         is_same = (sa.func.left(has, -1) + INCOMPLETE if incomplete else has) == asked.c[names[-1]]
         answered = sa.select(asked.c.n, is_same.label("is_same"), known)
-        found = answered.select_from(asked.outerjoin(known, same_key)).cte("found")
+        found = answered.select_from(pairs).cte("found")
         same = sa.select(
             sa.bindparam("first", type_=sa.BigInteger) + found.c.n - 1,
             found.c._m2p_row_hash,
