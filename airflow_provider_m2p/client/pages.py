@@ -45,9 +45,9 @@ class Fetched:
         :param call: what was asked.
         :param answer: what came.
         """
-        rows = list(map(bytes, answer.rows))
+        rows = answer.rows
         # The outermost rows stand for all of them: to hash every byte would take as long as to decode it.
-        return cls(call, answer, hash((len(rows), min(rows), max(rows))) if rows else 0)
+        return cls(call, answer, hash((len(rows), min(map(bytes, rows)), max(map(bytes, rows)))) if rows else 0)
 
 
 Fetch = Callable[[int, Cancellation], Fetched]

@@ -20,6 +20,7 @@ from airflow_provider_m2p.warehouse.errors import lock_timed_out
 
 _CELL, _ROW = "\x1e", "\x1f"
 _LOOK_SECONDS = 300
+_PIECE = 200
 #: Kinds whose values come back from the database in another spelling.
 _RESPELLED = (Kind.INSTANT, Kind.JSON)
 
@@ -100,9 +101,9 @@ class Postgres(Dialect):
             if before != after:
                 changes.append(f"ALTER COLUMN {self.quote(name)} TYPE {after}")
         self.execute(f"{prefix} {', '.join(changes)}")
-        for name, new_name in names.items():
-            self.execute(f"{prefix} RENAME COLUMN {self.quote(name)} TO {self.quote(new_name)}")
-        self.execute(f"{prefix} RENAME TO {self.quote(table.name)}")
+        renames = [f"RENAME COLUMN {self.quote(name)} TO {self.quote(new)}" for name, new in names.items()]
+        renames.append(f"RENAME TO {self.quote(table.name)}")
+        self.execute("; ".join(f"{prefix} {rename}" for rename in renames))
 
     def _spelled(self, column: sa.Column[Any]) -> str:
         return str(column.type.compile(self.connection.dialect))
@@ -184,13 +185,14 @@ class Postgres(Dialect):
         # Rows of a new table are written as a vacuum would leave them. Else the next load had to write to every page.
         options = "ENCODING 'UTF8', FREEZE" if in_place else "ENCODING 'UTF8'"
         statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN ({options})"
-        rows = b"\n".join(lines) + b"\n"
         with contextlib.closing(self._cursor()) as cursor:
             if hasattr(cursor, "copy"):
                 with cursor.copy(statement) as copy:
-                    copy.write(rows)
+                    # Piece by piece: memory that is taken and freed by the megabyte is not given back for long.
+                    for start in range(0, len(lines), _PIECE):
+                        copy.write(b"\n".join(lines[start : start + _PIECE]) + b"\n")
             else:
-                cursor.copy_expert(statement, io.BytesIO(rows), size=1 << 20)
+                cursor.copy_expert(statement, io.BytesIO(b"\n".join([*lines, b""])), size=1 << 20)
 
     def _cursor(self) -> Any:
         driver = self.connection.connection.driver_connection

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_m2p.columns.names import Path
     from airflow_provider_m2p.columns.shape import Field, Shape
 
-_FLUSH_ROWS: Final = 2000
+_FLUSH_ROWS: Final = 1000
 _OWN_COLUMNS: Final = 3
 _PREFIX: Final = "_m2p_stage"
 _MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
