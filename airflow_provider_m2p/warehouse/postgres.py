@@ -69,13 +69,13 @@ class Postgres(Dialect):
         return staged if isinstance(staged.type, type(wanted)) else sa.cast(staged, wanted)
 
     def in_place(self) -> bool:
-        # Where somebody limits how long a transaction may be idle, or last, a slow platform would end the load.
+        # Where somebody limits how long a transaction may be idle, or last, a slow platform would end the load. And who
+        # decodes the log, to replicate tables, would see the rows go into a table by the stage's name.
         limits = ("idle_in_transaction_session_timeout", "transaction_timeout")
+        names = sa.select(*(sa.func.current_setting(name, sa.true()) for name in (*limits, "wal_level")))
         with self.connection.begin():
-            settings = self.connection.execute(
-                sa.select(*(sa.func.current_setting(name, sa.true()) for name in limits))
-            ).one()
-        if any(setting not in (None, "0") for setting in settings):
+            *seconds, wal_level = self.connection.execute(names).one()
+        if wal_level == "logical" or any(setting not in (None, "0") for setting in seconds):
             return False
         self.connection.begin()
         return True
@@ -267,7 +267,9 @@ class Postgres(Dialect):
         user = self.connection.execute(sa.select(sa.func.current_user())).scalar()
         database = sa.func.current_database()
         if not self.connection.execute(sa.select(sa.func.has_database_privilege(database, "TEMPORARY"))).scalar():
-            raise M2PWarehouseAccessError(f"The user {user!r} lacks the privilege TEMPORARY on the database.")
+            raise M2PWarehouseAccessError(
+                f"The user {user!r} lacks the privilege TEMPORARY on the database, which loads into {table.name} need."
+            )
         if sa.inspect(self.connection).has_table(table.name, schema=schema):
             name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=schema))
             for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from tests.integration.warehouse.streams import Warehouse
 from tests.integration.warehouse.test_concurrency import Gated, in_thread
+from tools.postgres import database_url, postgres_server
 
 MODES = ["append", "replace", "upsert", "history"]
 # A tenant with all that a literal may trip over, and fields named like the columns of a stage.
@@ -81,6 +82,15 @@ def test_no_transaction_is_held_open_where_they_are_limited(direct: Warehouse, s
     assert limited.load(*PAGES)["inserted"] == 61
     assert any("CREATE TEMPORARY TABLE" in statement for statement in seen)
     limited.close()
+
+
+def test_who_decodes_the_log_sees_no_table_by_a_stages_name() -> None:
+    with postgres_server("-c wal_level=logical") as port:
+        decoded = Warehouse("psycopg", sa.make_url(database_url(port)))
+        seen = statements(decoded)
+        assert decoded.load(*PAGES)["inserted"] == 61
+        assert any("CREATE TEMPORARY TABLE" in statement for statement in seen)
+        decoded.close()
 
 
 @pytest.mark.parametrize("mode", MODES)
