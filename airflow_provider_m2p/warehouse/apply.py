@@ -167,8 +167,9 @@ class Apply:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
         result.duplicates = drop_duplicates(merge)
-        emptied = merge.fresh and not merge.in_place and read.version != 0
-        if emptied or read.version != self._books.version(spec.table, spec.tenant_id):
+        emptied = merge.fresh and read.version != 0
+        moved_on = emptied or read.version != self._books.version(spec.table, spec.tenant_id)
+        if moved_on and not merge.in_place:
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)

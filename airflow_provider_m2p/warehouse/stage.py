@@ -44,7 +44,7 @@ class Staged:
     """
     What a stage holds once all pages are in: all that is needed to merge it.
 
-    :param table: the stage's table, with columns as :func:`column_name` names them
+    :param table: the stage's table; :func:`column_name` names its columns.
     :param columns: the fields they hold.
     :param kinds: the kinds as which they hold them.
     :param key: paths of the key fields.
@@ -88,7 +88,7 @@ class Stage:
     The stage of one load.
 
     :param dialect: the database.
-    :param shape: the shape of the rows; columns as :func:`column_name` names them of the stage follow its columns.
+    :param shape: the shape of the rows; the stage has a column for each of its columns.
     :param known: the rows that the target holds; ``None`` if it holds none.
     :param child_stage: gives the stage for the elements of an array; ``None`` where arrays are JSON columns.
     :param for_review: whether the stage must outlive this connection.
