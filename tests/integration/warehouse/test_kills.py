@@ -113,6 +113,29 @@ def test_a_killed_load_leaves_the_old_or_the_new_state(way: str, mode: str, requ
         warehouse.close()
 
 
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert", "history"])
+@pytest.mark.parametrize("way", ["psycopg", "psycopg2"])
+def test_a_first_load_that_is_killed_leaves_all_or_nothing(way: str, mode: str, postgres_url: sa.URL) -> None:
+    chance = random.Random(f"first {way} {mode} {os.environ.get('SEED', 0)}")
+    warehouse = Warehouse(way, postgres_url.set(drivername=f"postgresql+{way}"), poolclass=sa.pool.NullPool)
+    victim = Victim(warehouse)
+    try:
+        for kill in range(4 * EFFORT):
+            warehouse.execute("DROP SCHEMA public CASCADE")
+            warehouse.execute("CREATE SCHEMA public")
+            victim.kill(mode, 0, chance.uniform(0.02, 0.3))
+            others(warehouse)
+            done = applied(warehouse)
+            assert catalogues.found(warehouse, mode, done) == (catalogues.expected(mode, done) if done >= 0 else []), (kill, done)
+            assert done >= 0 or warehouse.tables() <= {"_m2p_loads", "_m2p_columns", "_m2p_staged"}
+            assert not [name for name in warehouse.tables() if "stage_" in name]
+            catalogues.load(warehouse, mode, done + 1, attempt=2)
+            assert catalogues.found(warehouse, mode, done + 1) == catalogues.expected(mode, done + 1), (kill, done)
+    finally:
+        victim.close()
+        warehouse.close()
+
+
 def test_stages_of_dead_loads_are_swept_but_not_those_of_living_ones(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "a"}])
     day_ago, now = int(time.time()) - 90_000, int(time.time())
