@@ -183,6 +183,8 @@ class Trial:
         if not self.case.spec:
             return ""
         fault = self.case.fault
+        if fault.name == "close":
+            return ""  # whether the next request finds the connection closed, or is sent before that, is a race
         target = {"page": f"p{fault.number}", "token": r"t\d+"}.get(fault.where, r"[pt]\d+")
         said = [record.getMessage() for record in self.caplog.records if record.levelno == logging.WARNING]
         count = sum(bool(re.search(rf"-{target}\): .* Attempt \d+ failed, ", text)) for text in said)
