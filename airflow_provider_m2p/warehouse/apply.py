@@ -17,7 +17,6 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.merge import Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.stage import Staged, column_name
@@ -64,18 +63,16 @@ class Apply:
     """
     Applies a stage.
 
-    :param dialect: the database, within a transaction that holds the table's lock.
+    :param books: the schema's books, within a transaction that holds the table's lock.
     :param spec: what is loaded where.
     :param before_merge: called once the table has its form, before its rows change.
     """
 
-    def __init__(
-        self, dialect: Dialect, spec: LoadSpec, *, before_merge: Callable[[Merge], None] | None = None
-    ) -> None:
-        self._dialect = dialect
-        self._connection = dialect.connection
+    def __init__(self, books: Books, spec: LoadSpec, *, before_merge: Callable[[Merge], None] | None = None) -> None:
+        self._books = books
+        self._dialect = books.dialect
+        self._connection = books.dialect.connection
         self._spec = spec
-        self._books = Books(dialect, spec.schema)
         #: What is done to tables once their rows are in.
         self._last: list[Callable[[], None]] = []
         self._before_merge = before_merge
@@ -123,7 +120,7 @@ class Apply:
 
     def _evolve(self, spec: LoadSpec, staged: Staged, moment: datetime, result: LoadResult) -> Merge | None:
         """Bring a table into the form of its rows, and return how to merge them; ``None`` if there is no column yet."""
-        target = Target.inspect(self._dialect, spec, self._books)
+        target = Target.inspect(spec, self._books)
         target.check_key()
         planned, changes = target.plan(staged)
         of = {} if spec is self._spec else {"table": spec.table}

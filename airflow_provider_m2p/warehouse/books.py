@@ -40,7 +40,7 @@ class Books:
     """
 
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
         self._connection = dialect.connection
         metadata = sa.MetaData(schema=schema)
         text, instant = dialect.text_type, dialect.instant_type
@@ -90,15 +90,13 @@ class Books:
 
     def missing(self) -> bool:
         """Tell whether a table is missing."""
-        inspector = sa.inspect(self._connection)
-        return not all(
-            inspector.has_table(table.name, schema=table.schema) for table in self.loads.metadata.sorted_tables
-        )
+        there = sa.inspect(self._connection).get_table_names(schema=self.loads.schema)
+        return not {table.name for table in self.loads.metadata.sorted_tables}.issubset(there)
 
     def try_writing(self) -> None:
         """Find out whether the user may enter a load."""
-        self._dialect.try_writing(self._columns)
-        self._dialect.try_writing(self.loads, only_insert=True)
+        self.dialect.try_writing(self._columns)
+        self.dialect.try_writing(self.loads, only_insert=True)
 
     def create(self) -> None:
         """Create the tables if they are missing."""

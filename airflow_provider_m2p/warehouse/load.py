@@ -14,7 +14,7 @@ from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.dialect import Dialect, Held
+from airflow_provider_m2p.warehouse.dialect import Held
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.stage import Stage, sweep
 from airflow_provider_m2p.warehouse.table import Target
@@ -33,20 +33,20 @@ class Load:
     """
     One load while it runs.
 
-    :param dialect: the database, with the connection that is this load's own.
+    :param books: the schema's books, on a connection that is this load's own.
     :param spec: what to load where.
     :param for_review: whether the stage is to outlive the connection.
     """
 
-    def __init__(self, dialect: Dialect, spec: LoadSpec, *, for_review: bool = False) -> None:
-        self._dialect = dialect
+    def __init__(self, books: Books, spec: LoadSpec, *, for_review: bool = False) -> None:
+        self._books = books
+        self._dialect = dialect = books.dialect
         self._connection = dialect.connection
         self._spec = spec
         self._for_review = for_review
         with dialect.looking(spec.full_name):
-            books = Books(dialect, spec.schema)
             self._version = books.version(spec.table, spec.tenant_id)
-            target = Target.inspect(dialect, spec, books)
+            target = Target.inspect(spec, books)
             shape = target.shape()
             known = self._known_rows(target, shape)
             if swept := sweep(dialect, spec.schema):
@@ -68,7 +68,7 @@ class Load:
             read = self.read(pages, before)
             staged = self._stage.staged()
             with self._dialect.transaction(self._spec.full_name, lock_seconds):
-                return Apply(self._dialect, self._spec).run(read, staged)
+                return Apply(self._books, self._spec).run(read, staged)
         finally:
             self.discard()
 
@@ -121,7 +121,7 @@ class Load:
     def _child_stage(self, path: Path) -> Stage:
         spec = child_spec(self._spec, path, self._dialect.name_limit)
         with self._dialect.looking(self._spec.full_name):
-            target = Target.inspect(self._dialect, spec, Books(self._dialect, spec.schema))
+            target = Target.inspect(spec, self._books)
             target.check_key()
         return self._new_stage(target.shape())
 
@@ -130,7 +130,7 @@ class Load:
         if self._spec.child_tables:
             arrays = [path for path, column in target.columns.items() if column.kind is Kind.CHILD]
             specs = [child_spec(self._spec, path, self._dialect.name_limit) for path in arrays]
-            if any(Target.inspect(self._dialect, spec, Books(self._dialect, spec.schema)).lost for spec in specs):
+            if any(Target.inspect(spec, self._books).lost for spec in specs):
                 return True
         return bool(target.lost)
 

@@ -80,20 +80,24 @@ class Loader:
         :raises M2PSchemaError: the table exists and was made for another key or write mode.
         """
         self._check_spec()
-        with self._connected() as dialect:
-            books = Books(dialect, self.spec.schema)
-            with dialect.connection.begin():
-                dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
-                missing = books.missing()
-            if missing:
-                self._create(books, dialect)
-            with dialect.looking(self.spec.full_name):
-                target = Target.inspect(dialect, self.spec, books)
-                target.check_key()
-                target.try_writing()
-                books.try_writing()
+        with self._connected() as books:
+            self._check(books)
 
-    def _create(self, books: Books, dialect: Dialect) -> None:
+    def _check(self, books: Books) -> None:
+        dialect = books.dialect
+        with dialect.connection.begin():
+            dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
+            missing = books.missing()
+        if missing:
+            self._create(books)
+        with dialect.looking(self.spec.full_name):
+            target = Target.inspect(self.spec, books)
+            target.check_key()
+            target.try_writing()
+            books.try_writing()
+
+    def _create(self, books: Books) -> None:
+        dialect = books.dialect
         try:
             with dialect.transaction(f"the books of {self.spec.schema or 'the schema'}", self._lock_seconds):
                 books.create()
@@ -112,7 +116,7 @@ class Loader:
         started = time.monotonic()
         result = self._read(
             pages,
-            lambda dialect, stream, before: Load(dialect, self.spec).run(stream, self._lock_seconds, before),
+            lambda books, stream, before: Load(books, self.spec).run(stream, self._lock_seconds, before),
         )
         result.seconds = round(time.monotonic() - started, 3)
         return result
@@ -126,7 +130,7 @@ class Loader:
         started = time.monotonic()
         plan = self._read(
             pages,
-            lambda dialect, stream, before: review.stage(dialect, self.spec, stream, self._lock_seconds, before),
+            lambda books, stream, before: review.stage(books, self.spec, stream, self._lock_seconds, before),
         )
         plan.result.seconds = round(time.monotonic() - started, 3)
         return plan
@@ -139,41 +143,41 @@ class Loader:
         :raises M2PLoadError: it does not wait any more, was staged again, or the table moved on.
         """
         started = time.monotonic()
-        with self._connected() as dialect:
-            result = review.publish(dialect, self.spec, self._lock_seconds, plan_id)
+        with self._connected() as books:
+            result = review.publish(books, self.spec, self._lock_seconds, plan_id)
         result.seconds = round(time.monotonic() - started, 3)
         return result
 
     def discard(self) -> bool:
         """Throw the staged load of this load id away, and tell whether there was one."""
-        with self._connected() as dialect:
-            return review.discard(dialect, self.spec)
+        with self._connected() as books:
+            return review.discard(books, self.spec)
 
     def columns(self) -> dict[str, list[StoredColumn]]:
         """Return the columns of the table and of its child tables, by table, with the fields of the API they hold."""
-        with self._connected() as dialect, dialect.connection.begin():
-            books = Books(dialect, self.spec.schema)
+        with self._connected() as books, books.dialect.connection.begin():
             stored = books.columns(self.spec.table)
             tables = {self.spec.table: [column for column in stored if column.kind is not Kind.CHILD]}
             fields = {column.name: column.path for column in stored}
             for array in (column.path for column in stored if column.kind is Kind.CHILD):
-                child = child_spec(self.spec, array, dialect.name_limit).table
+                child = child_spec(self.spec, array, books.dialect.name_limit).table
                 tables[child] = [
                     replace(column, path=_field_of_element(array, column.path, fields))
                     for column in books.columns(child)
                 ]
             return tables
 
-    def _read(self, pages: PageStream, load: Callable[[Dialect, PageStream, str | None], T]) -> T:
+    def _read(self, pages: PageStream, load: Callable[[Books, PageStream, str | None], T]) -> T:
         """Have all pages loaded, from another reading if the first leaves doubts."""
         doubtful: str | None = None
         with closing(pages):
-            self.check()
-            with self._connected() as dialect:
+            self._check_spec()
+            with self._connected() as books:
+                self._check(books)
                 while True:
                     with closing(pages):
                         try:
-                            return load(dialect, pages, doubtful)
+                            return load(books, pages, doubtful)
                         except Doubtful as doubt:
                             log.warning("%s: the list may have moved while it was read. Reading it once more.", doubt)
                             doubtful = pages.digest
@@ -198,8 +202,8 @@ class Loader:
             raise M2PConfigError("A load needs a table and a tenant id.")
 
     @contextmanager
-    def _connected(self) -> Iterator[Dialect]:
-        """Hold one connection, and turn the database's errors into ours."""
+    def _connected(self) -> Iterator[Books]:
+        """Hold one connection, with the books on it, and turn the database's errors into ours."""
         with as_ours(self.engine, self.spec.full_name), self.engine.connect() as connection:
             _wake(connection)
             # The engine's own level may be to commit every statement, or to see nothing that others did meanwhile.
@@ -209,7 +213,7 @@ class Loader:
             if connection.in_transaction():
                 connection.rollback()
             try:
-                yield dialect
+                yield Books(dialect, self.spec.schema)
             finally:
                 dialect.stop()
                 if not connection.closed and not connection.invalidated:

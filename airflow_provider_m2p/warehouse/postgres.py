@@ -23,6 +23,18 @@ _LOOK_SECONDS = 300
 _PIECE = 200
 #: Kinds whose values come back from the database in another spelling.
 _RESPELLED = (Kind.INSTANT, Kind.JSON)
+#: Who the user is, and what he may do with a table, or with its schema if it does not exist.
+_PRIVILEGES = sa.text("""
+    SELECT current_user AS "user", n.nspname AS "schema", c.oid IS NOT NULL AS table_exists,
+        has_database_privilege(current_database(), 'TEMPORARY') AS "TEMPORARY",
+        has_schema_privilege(n.oid, 'CREATE') AS "CREATE",
+        has_table_privilege(c.oid, 'SELECT') AS "SELECT", has_table_privilege(c.oid, 'INSERT') AS "INSERT",
+        has_table_privilege(c.oid, 'UPDATE') AS "UPDATE", has_table_privilege(c.oid, 'DELETE') AS "DELETE"
+    FROM (SELECT coalesce(CAST(:schema AS text), current_schema()) AS name) AS asked
+    LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.name
+    LEFT JOIN pg_catalog.pg_class AS c
+        ON c.relnamespace = n.oid AND c.relname = :table AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+""")
 
 
 class Postgres(Dialect):
@@ -261,22 +273,20 @@ class Postgres(Dialect):
         return find
 
     def check(self, table: sa.Table) -> None:
-        schema = table.schema or self.connection.execute(sa.select(sa.func.current_schema())).scalar()
-        if schema is None or not sa.inspect(self.connection).has_schema(schema):
+        row = self.connection.execute(_PRIVILEGES, {"schema": table.schema, "table": table.name}).one()
+        if row.schema is None:
             raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
-        user = self.connection.execute(sa.select(sa.func.current_user())).scalar()
-        database = sa.func.current_database()
-        if not self.connection.execute(sa.select(sa.func.has_database_privilege(database, "TEMPORARY"))).scalar():
-            raise M2PWarehouseAccessError(
-                f"The user {user!r} lacks the privilege TEMPORARY on the database, which loads into {table.name} need."
-            )
-        if sa.inspect(self.connection).has_table(table.name, schema=schema):
-            name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=schema))
-            for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-                if not self.connection.execute(sa.select(sa.func.has_table_privilege(name, privilege))).scalar():
-                    raise M2PWarehouseAccessError(f"The user {user!r} lacks the privilege {privilege} on table {name}.")
-        elif not self.connection.execute(sa.select(sa.func.has_schema_privilege(schema, "CREATE"))).scalar():
-            raise M2PWarehouseAccessError(f"The user {user!r} lacks the privilege CREATE on schema {schema!r}.")
+        needed = {"TEMPORARY": "the database, which loads into {table} need"}
+        if row.table_exists:
+            needed |= dict.fromkeys(("SELECT", "INSERT", "UPDATE", "DELETE"), "table {table}")
+        else:
+            needed["CREATE"] = "schema {schema!r}"
+        name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=row.schema))
+        for privilege, on in needed.items():
+            if not row._mapping[privilege]:
+                raise M2PWarehouseAccessError(
+                    f"The user {row.user!r} lacks the privilege {privilege} on {on.format(table=name, schema=row.schema)}."
+                )
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:

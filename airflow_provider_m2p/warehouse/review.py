@@ -56,7 +56,7 @@ class _Rehearsed(Exception):
 
 
 def stage(
-    dialect: Dialect, spec: LoadSpec, pages: PageStream, lock_seconds: float, before: str | None = None
+    books: Books, spec: LoadSpec, pages: PageStream, lock_seconds: float, before: str | None = None
 ) -> LoadPlan:
     """
     Stage a load and return its plan. A load with the same id that waits already is thrown away first.
@@ -64,26 +64,27 @@ def stage(
     :param before: the digest of the reading before, if that was doubtful.
     :raises M2PConfigError: the database cannot undo a change of the schema, so that it cannot be rehearsed.
     """
+    dialect = books.dialect
     if not dialect.transactional_ddl:
         raise M2PConfigError(
             f"{dialect.connection.dialect.name} commits every change of a schema at once, so a load cannot be "
             "rehearsed there. Load without review, or into PostgreSQL or SQLite."
         )
-    discard(dialect, spec)
-    load = Load(dialect, spec, for_review=True)
+    discard(books, spec)
+    load = Load(books, spec, for_review=True)
     try:
         read = load.read(pages, before)
         staged = load.stage.staged()
-        plan = _rehearse(dialect, spec, read, staged, lock_seconds)
+        plan = _rehearse(books, spec, read, staged, lock_seconds)
         with dialect.transaction(spec.full_name, lock_seconds):
-            Books(dialect, spec.schema).add_staged(spec, _record(spec, read, staged, plan), read.started_at)
+            books.add_staged(spec, _record(spec, read, staged, plan), read.started_at)
     except BaseException:
         load.discard()
         raise
     return plan
 
 
-def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float, plan_id: str | None = None) -> LoadResult:
+def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | None = None) -> LoadResult:
     """
     Apply a staged load.
 
@@ -91,7 +92,7 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float, plan_id: str 
     :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
     :raises M2PLoadError: no such load waits, it has another plan, or the table is no longer what that was made for.
     """
-    books = Books(dialect, spec.schema)
+    dialect = books.dialect
     with dialect.connection.begin():
         record = None if books.missing() else books.staged(spec.load_id)
     if record is None:
@@ -115,7 +116,7 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float, plan_id: str 
                 "Nothing was written. Stage the load again and review the new plan."
             )
         # Time has passed: rows that were skipped must be looked at, too.
-        result = Apply(dialect, kept).run(replace(read, version=None), staged)
+        result = Apply(books, kept).run(replace(read, version=None), staged)
         if _outcome(result.as_dict()) != _outcome(record["plan"]):
             raise M2PLoadError(
                 f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "
@@ -126,9 +127,9 @@ def publish(dialect: Dialect, spec: LoadSpec, lock_seconds: float, plan_id: str 
     return result
 
 
-def discard(dialect: Dialect, spec: LoadSpec) -> bool:
+def discard(books: Books, spec: LoadSpec) -> bool:
     """Throw a staged load away, and tell whether there was one."""
-    books = Books(dialect, spec.schema)
+    dialect = books.dialect
     with dialect.connection.begin():
         record = None if books.missing() else books.staged(spec.load_id)
     if record is None:
@@ -139,12 +140,12 @@ def discard(dialect: Dialect, spec: LoadSpec) -> bool:
     return True
 
 
-def _rehearse(dialect: Dialect, spec: LoadSpec, read: Read, staged: Staged, lock_seconds: float) -> LoadPlan:
+def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_seconds: float) -> LoadPlan:
     changed: dict[str, int] = {}
     result: LoadResult | None = None
     try:
-        with dialect.transaction(spec.full_name, lock_seconds):
-            apply = Apply(dialect, spec, before_merge=lambda merge: changed.update(_changed_columns(merge)))
+        with books.dialect.transaction(spec.full_name, lock_seconds):
+            apply = Apply(books, spec, before_merge=lambda merge: changed.update(_changed_columns(merge)))
             result = apply.run(read, staged)
             raise _Rehearsed
     except _Rehearsed:

@@ -42,9 +42,9 @@ class Target:
     :param lost: columns that the books know and the table no longer has: somebody dropped or renamed them.
     """
 
-    dialect: Dialect
     spec: LoadSpec
     books: Books
+    dialect: Dialect
     exists: bool = False
     columns: dict[Path, StoredColumn] = field(default_factory=dict)
     strangers: dict[str, Kind | None] = field(default_factory=dict)
@@ -53,9 +53,10 @@ class Target:
     lost: list[str] = field(default_factory=list)
 
     @classmethod
-    def inspect(cls, dialect: Dialect, spec: LoadSpec, books: Books) -> Target:
+    def inspect(cls, spec: LoadSpec, books: Books) -> Target:
         """Look at the table as it is now."""
-        target = cls(dialect, spec, books)
+        dialect = books.dialect
+        target = cls(spec, books, dialect)
         # The books first: a column that another load adds meanwhile must not look like one that was dropped.
         known = books.columns(spec.table)
         inspector = sa.inspect(dialect.connection)
