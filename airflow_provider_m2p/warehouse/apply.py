@@ -17,7 +17,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.merge import Merge, drop_duplicates, write
+from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.stage import Staged, column_name
 from airflow_provider_m2p.warehouse.table import ROW_HASH, TENANT, Target
@@ -137,13 +137,17 @@ class Apply:
         as_staged = all(isinstance(value, sa.Column) for _, value in values.values())
         becomes_table = staged.in_place and as_staged and not target.exists
         target.evolve(planned, spec.load_id, moment, create=not becomes_table)
+        new_key = target.unique_columns(planned) if self._dialect.adds_key_last and not target.exists else []
         if becomes_table:
             names = {value.name: column.name for column, value in values.values()}
-            self._last.append(partial(target.adopt, planned, stage, names, spec.load_id, moment))
+            target.adopt(table, stage, names, spec.load_id, moment)
+            values = {path: (column, column) for path, (column, _) in values.items()}
+            stage = table
+            self._last.append(partial(self._dialect.drop_column, table, table.c._m2p_ord.name))
         elif staged.in_place:
             self._last.append(partial(stage.drop, self._connection))
-        if not target.exists and self._dialect.adds_key_last and (unique := target.unique_columns(planned)):
-            self._last.append(partial(self._dialect.add_key, table, unique))
+        if new_key and not becomes_table:
+            self._last.append(partial(self._dialect.add_key, table, new_key))
         own = table.c[TENANT] == spec.tenant_id
         return Merge(
             dialect=self._dialect,
@@ -158,12 +162,13 @@ class Apply:
             fresh=not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar(),
             force=bool(target.lost),
             in_place=becomes_table,
+            new_key=new_key,
         )
 
     def _merge(self, merge: Merge, read: Read, result: LoadResult) -> bool:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
-        result.duplicates = drop_duplicates(merge)
+        result.duplicates = self._add_key(merge) if merge.in_place and merge.new_key else drop_duplicates(merge)
         emptied = merge.fresh and read.version != 0
         moved_on = emptied or read.version != self._books.version(spec.table, spec.tenant_id)
         if moved_on and not merge.in_place:
@@ -171,7 +176,10 @@ class Apply:
         self._refuse_moved(read, result)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
         live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
-        counts = write(merge, spec.write_mode, merge.live if may_delete else None)
+        if merge.in_place:
+            counts = Counts(inserted=result.rows_read - result.duplicates)
+        else:
+            counts = write(merge, spec.write_mode, merge.live if may_delete else None)
         if counts.deleted > spec.max_delete_ratio * live:
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows "
@@ -183,9 +191,20 @@ class Apply:
         result.unchanged = result.rows_read - result.duplicates - counts.inserted - counts.updated
         return may_delete
 
+    def _add_key(self, merge: Merge) -> int:
+        """Give the table, whose rows are in place, its key, and return how many rows had to go for that."""
+        try:
+            with self._connection.begin_nested():
+                self._dialect.add_key(merge.table, merge.new_key)
+            return 0
+        except sa.exc.IntegrityError:
+            surplus = drop_duplicates(merge)
+            self._dialect.add_key(merge.table, merge.new_key)
+            return surplus
+
     def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> None:
         """Merge the elements of the rows staged whole; those of other rows stay, unless the row disappeared."""
-        dropped = ~sa.exists().where(child.stage.c.ord == parent.stage.c.ord)
+        dropped = ~sa.exists().where(child.stage.c._m2p_ord == parent.stage.c._m2p_ord)
         child.execute(sa.delete(child.stage).where(dropped))
         same_parent = sa.and_(
             *(

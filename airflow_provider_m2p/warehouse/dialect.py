@@ -168,6 +168,10 @@ class Dialect:
         for column in columns:
             self.execute(f"ALTER TABLE {self.qualified(table)} ADD COLUMN {self.specification(column)}")
 
+    def drop_column(self, table: sa.Table, name: str) -> None:
+        """Drop a column and what it holds."""
+        self.execute(f"ALTER TABLE {self.qualified(table)} DROP COLUMN {self.quote(name)}")
+
     def specification(self, column: sa.Column[Any]) -> str:
         """Return a column's name and type as DDL has it."""
         compiler = self.connection.dialect.ddl_compiler(self.connection.dialect, None)  # type: ignore[arg-type]
@@ -193,9 +197,10 @@ class Dialect:
         self.add_columns(table, [wider])
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
         self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
-        prefix = f"ALTER TABLE {self.qualified(table)}"
-        self.execute(f"{prefix} DROP COLUMN {self.quote(name)}")
-        self.execute(f"{prefix} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}")
+        self.drop_column(table, name)
+        self.execute(
+            f"ALTER TABLE {self.qualified(table)} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}"
+        )
 
     def widen_staged(
         self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool
@@ -278,7 +283,7 @@ class Dialect:
         key, number = held.keys[0], isinstance(held.keys[0].type, sa.Integer)
         select = sa.select(key, held.table.c._m2p_raw_hash, held.table.c._m2p_row_hash)
         select = select.where(held.where, key.in_(sa.bindparam("wanted", expanding=True)))
-        narrow = [stage.c.ord, stage.c.row_hash, *staged_keys]
+        narrow = [stage.c._m2p_ord, stage.c.row_hash, *staged_keys]
 
         def find(first: int, wanted: list[Key], hashes: list[str]) -> Others:
             if len(held.keys) != 1:
@@ -362,7 +367,7 @@ class Dialect:
         Make a stage the table; only for dialects that load in place.
 
         :param table: what it is to become.
-        :param names: its columns' names, by those that they have in the stage. Other columns of the stage are dropped.
+        :param names: its columns' names, by those that they have in the stage.
         :param constants: the values of columns that are the same in every row.
         """
         raise NotImplementedError

@@ -51,7 +51,8 @@ class Merge:
     :param moment: the instant that is written as the time of the load, in UTC.
     :param fresh: whether the tenant has no rows in the table.
     :param force: rewrite rows that seem unchanged, because the table lost a column.
-    :param in_place: whether the stage will become the table.
+    :param in_place: whether the stage has become the table.
+    :param new_key: columns of the key that the table is yet to get; none if it has one, or gets none.
     """
 
     dialect: Dialect
@@ -66,6 +67,7 @@ class Merge:
     fresh: bool
     force: bool
     in_place: bool
+    new_key: list[str]
 
     def execute(self, statement: sa.Executable) -> int:
         """Run a statement and return how many rows it touched."""
@@ -177,11 +179,11 @@ def drop_duplicates(merge: Merge) -> int:
     by_key = sa.select(sa.func.count().label("rows")).select_from(stage).group_by(*keys).subquery()
     surplus = int(connection.execute(sa.select(sa.func.sum(by_key.c.rows - 1))).scalar() or 0)
     if surplus:
-        place = sa.func.row_number().over(partition_by=keys, order_by=stage.c.ord.desc()).label("place")
-        ranked = sa.select(stage.c.ord, place).subquery()
-        losers = [row[0] for row in connection.execute(sa.select(ranked.c.ord).where(ranked.c.place > 1))]
+        place = sa.func.row_number().over(partition_by=keys, order_by=stage.c._m2p_ord.desc()).label("place")
+        ranked = sa.select(stage.c._m2p_ord, place).subquery()
+        losers = [row[0] for row in connection.execute(sa.select(ranked.c._m2p_ord).where(ranked.c.place > 1))]
         for start in range(0, len(losers), 500):
-            connection.execute(sa.delete(stage).where(stage.c.ord.in_(losers[start : start + 500])))
+            connection.execute(sa.delete(stage).where(stage.c._m2p_ord.in_(losers[start : start + 500])))
     return surplus
 
 
@@ -193,9 +195,6 @@ WRITERS: dict[str, Writer] = {"append": append, "replace": replace, "upsert": up
 
 def write(merge: Merge, write_mode: str, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Bring the table into agreement with the stage."""
-    if merge.in_place:
-        rows = sa.select(sa.func.count()).select_from(merge.stage)
-        return Counts(inserted=int(merge.dialect.connection.execute(rows).scalar() or 0))
     if merge.fresh:
         return Counts(inserted=merge.insert(sa.true()))
     return WRITERS[write_mode](merge, gone)

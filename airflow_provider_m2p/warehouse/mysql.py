@@ -122,7 +122,7 @@ class MySQL(Dialect):
         wider = sa.Column(f"{name[:40]}__wider", new_type)
         present = {column["name"] for column in sa.inspect(self.connection).get_columns(table.name, table.schema)}
         if wider.name in present:  # a load that died here left it
-            self.execute(f"{prefix} DROP COLUMN {self.quote(wider.name)}")
+            self.drop_column(table, wider.name)
         self.add_columns(table, [wider])
         stored: sa.ColumnElement[Any] = sa.column(name)
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, new_type)

@@ -99,14 +99,13 @@ class Postgres(Dialect):
         values = [sa.func.quote_literal(sa.literal(value, table.c[name].type)) for name, value in constants.items()]
         literals = self.connection.execute(sa.select(*values)).one()
         defaults = {name: f" DEFAULT {literal}" for name, literal in zip(constants, literals, strict=True)}
-        drops = [f"DROP COLUMN {self.quote(column.name)}" for column in stage.columns if column.name not in names]
         adds = [
             f"ADD COLUMN {self.quote(column.name)} {self._spelled(column)}"
             f"{defaults.get(column.name, '')}{'' if column.nullable else ' NOT NULL'}"
             for column in table.columns
             if column.name not in names.values()
         ]
-        self.execute(f"{prefix} {', '.join(drops + adds)}")
+        self.execute(f"{prefix} {', '.join(adds)}")
         changes = [f"ALTER COLUMN {self.quote(name)} DROP DEFAULT" for name in constants]
         for name, new_name in names.items():
             before, after = self._spelled(stage.c[name]), self._spelled(table.c[new_name])
@@ -205,6 +204,10 @@ class Postgres(Dialect):
                         copy.write(b"\n".join(lines[start : start + _PIECE]) + b"\n")
             else:
                 cursor.copy_expert(statement, io.BytesIO(b"\n".join([*lines, b""])), size=1 << 20)
+            if cursor.rowcount != len(lines):
+                raise M2PLoadError(
+                    f"Of {len(lines)} rows sent, PostgreSQL took {cursor.rowcount}. Nothing was written."
+                )
 
     def _cursor(self) -> Any:
         driver = self.connection.connection.driver_connection
@@ -248,7 +251,7 @@ class Postgres(Dialect):
             found.c._m2p_row_hash,
             *(found.c[key.name] for key in labelled),
         ).where(found.c.is_same)
-        into = [stage.c.ord, stage.c.row_hash, *staged_keys]
+        into = [stage.c._m2p_ord, stage.c.row_hash, *staged_keys]
         staged = sa.insert(stage).from_select(into, same).returning(sa.literal(1).label("one")).cte("staged")
         other = sa.func.concat_ws(_CELL, found.c.n - 1, sa.func.coalesce(found.c._m2p_row_hash, ""))
         others = sa.select(sa.func.string_agg(other, _ROW)).where(found.c.is_same.is_not(True)).scalar_subquery()
@@ -276,17 +279,15 @@ class Postgres(Dialect):
         row = self.connection.execute(_PRIVILEGES, {"schema": table.schema, "table": table.name}).one()
         if row.schema is None:
             raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
-        needed = {"TEMPORARY": "the database, which loads into {table} need"}
-        if row.table_exists:
-            needed |= dict.fromkeys(("SELECT", "INSERT", "UPDATE", "DELETE"), "table {table}")
-        else:
-            needed["CREATE"] = "schema {schema!r}"
         name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=row.schema))
+        needed = {"TEMPORARY": f"the database, which loads into {name} need"}
+        if row.table_exists:
+            needed |= dict.fromkeys(("SELECT", "INSERT", "UPDATE", "DELETE"), f"table {name}")
+        else:
+            needed["CREATE"] = f"schema {row.schema!r}"
         for privilege, on in needed.items():
             if not row._mapping[privilege]:
-                raise M2PWarehouseAccessError(
-                    f"The user {row.user!r} lacks the privilege {privilege} on {on.format(table=name, schema=row.schema)}."
-                )
+                raise M2PWarehouseAccessError(f"The user {row.user!r} lacks the privilege {privilege} on {on}.")
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:

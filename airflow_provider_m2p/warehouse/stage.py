@@ -350,7 +350,8 @@ class Stage:
     def flush(self) -> None:
         """Write what waits, perhaps while the caller goes on."""
         own = self.table.c
-        columns = [own.ord, own.row_hash, own.raw_hash, *(own[column_name(place)] for place in range(len(self._kinds)))]
+        values = [own[column_name(place)] for place in range(len(self._kinds))]
+        columns = [own._m2p_ord, own.row_hash, own.raw_hash, *values]
         lines, cells, same = self._lines, self._cells, self._same
         self._lines, self._cells, self._same = [], [], []
         if lines or cells or same:
@@ -359,7 +360,7 @@ class Stage:
     def _write(
         self, columns: list[sa.Column[Any]], lines: list[bytes], cells: list[Cells], same: list[tuple[int, str, Key]]
     ) -> None:
-        narrow = [self.table.c.ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
+        narrow = [self.table.c._m2p_ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
         dialect = self._dialect
         if dialect.takes_lines:
             seen = ["\t".join((str(n), row_hash, NULL, *map(escape, key))).encode() for n, row_hash, key in same]
@@ -377,6 +378,11 @@ class Stage:
 def column_name(place: int) -> str:
     """Return the name of a stage's column. No column of a table is ever called so."""
     return f"{META_PREFIX}c{place}"
+
+
+def order_column() -> sa.Column[int]:
+    """Return the column for the order in which rows came. A table that was a stage has it, too, for a moment."""
+    return sa.Column(f"{META_PREFIX}ord", sa.BigInteger, nullable=False)
 
 
 def stage_name(*, for_review: bool) -> str:
@@ -407,7 +413,7 @@ def stage_table(
         *columns,
         sa.Column("row_hash", sa.String(32), nullable=False),
         sa.Column("raw_hash", sa.String(32), nullable=not in_place),
-        sa.Column("ord", sa.BigInteger, nullable=False),
+        order_column(),
         schema=None if temporary else schema,
         prefixes=list(dialect.stage_prefixes) if temporary else [],
     )

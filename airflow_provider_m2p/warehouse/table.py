@@ -17,7 +17,7 @@ from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged, column_name
+from airflow_provider_m2p.warehouse.stage import Staged, column_name, order_column
 
 TENANT: Final = "_m2p_tenant_id"
 LOAD_ID: Final = "_m2p_load_id"
@@ -322,19 +322,18 @@ class Target:
         name = f"ix_{self.spec.table}_load"[: self.dialect.name_limit]
         return sa.Index(name, table.c[TENANT], table.c[LOAD_ID])
 
-    def adopt(
-        self, planned: list[StoredColumn], stage: sa.Table, names: dict[str, str], load_id: str, moment: datetime
-    ) -> None:
+    def adopt(self, table: sa.Table, stage: sa.Table, names: dict[str, str], load_id: str, moment: datetime) -> None:
         """
-        Make the stage, with all the rows that are in it, the table.
+        Make the stage, with all the rows that are in it, the table. For now it keeps the order in which they came.
 
+        :param table: gets the column for that order, too.
         :param names: the columns' names, by those that they have in the stage.
         """
-        table = self.table(planned)
         constants = {TENANT: self.spec.tenant_id, LOAD_ID: load_id, LOADED_AT: moment, VALID_FROM: moment}
         constants = {name: value for name, value in constants.items() if name in table.c}
         self.dialect.adopt(stage, table, {"row_hash": ROW_HASH, "raw_hash": RAW_HASH, **names}, constants)
-        if not self.unique_columns(planned):
+        table.append_column(order_column())
+        if self.spec.write_mode == "append":
             self._index(table).create(self.dialect.connection)
 
     def _kind_before(self, planned: StoredColumn) -> Kind | None:

@@ -349,7 +349,7 @@ def test_rows_that_did_not_change_do_not_travel_again(first_class: Warehouse, po
     pages = [rows[:2], [rows[2], {"fee": 3, "name": "name 3", "id": "p3"}], [rows[4], rows[5] | {"fee": 0}]]
     first_class.loader(schema_policy=policy).stage(Pages(pages))
     (stage,) = (name for name in first_class.tables() if name.startswith("_m2p_stage_"))
-    names = ("ord", "raw_hash", "_m2p_c0", "_m2p_c1", "_m2p_c2")
+    names = ("_m2p_ord", "raw_hash", "_m2p_c0", "_m2p_c1", "_m2p_c2")
     staged = sorted(tuple(row[name] for name in names) for row in first_class.read(stage, meta=True))
     assert [(order, raw is None, *cells) for order, raw, *cells in staged] == [
         *((n, True, f"p{n}", None, None) for n in range(5)),
