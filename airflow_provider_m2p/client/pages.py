@@ -46,8 +46,13 @@ class Fetched:
         :param answer: what came.
         """
         rows = answer.rows
-        # The outermost rows stand for all of them: to hash every byte would take as long as to decode it.
-        return cls(call, answer, hash((len(rows), min(map(bytes, rows)), max(map(bytes, rows)))) if rows else 0)
+        if not rows:
+            return cls(call, answer, 0)
+        # The longest rows stand for all of them: to hash every byte would take as long as to decode it.
+        sizes = list(map(len, rows))
+        most = max(sizes)
+        longest = [bytes(row) for row, size in zip(rows, sizes, strict=True) if size == most]
+        return cls(call, answer, hash((len(rows), sum(sizes), min(longest), max(longest))))
 
 
 Fetch = Callable[[int, Cancellation], Fetched]

@@ -11,6 +11,7 @@ JSON with sorted keys. ``null`` and a missing field are the same: no cell.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -147,7 +148,13 @@ class RowReader:
     def _run(self, code: Compiled, rows: list[msgspec.Raw], write: _Write[_T]) -> list[_T]:
         if code.respells:
             rows = self._respell(rows)
-        return [write(code, code.read(rows[at : at + _SLICE])) for at in range(0, len(rows), _SLICE)]
+        parts = []
+        for at in range(0, len(rows), _SLICE):
+            # Threads that fetch and write need the interpreter often, and briefly. Nobody hands it over unasked sooner
+            # than after 5 ms, in which the database would wait.
+            time.sleep(0)
+            parts.append(write(code, code.read(rows[at : at + _SLICE])))
+        return parts
 
     def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
         return [self._values.respelled(row, self.shape.max_depth) for row in rows]
