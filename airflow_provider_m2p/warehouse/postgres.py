@@ -111,6 +111,8 @@ class Postgres(Dialect):
             before, after = self._spelled(stage.c[name]), self._spelled(table.c[new_name])
             if before != after:
                 changes.append(f"ALTER COLUMN {self.quote(name)} TYPE {after}")
+            if table.c[new_name].nullable and not stage.c[name].nullable:
+                changes.append(f"ALTER COLUMN {self.quote(name)} DROP NOT NULL")
         self.execute(f"{prefix} {', '.join(changes)}")
         renames = [f"RENAME COLUMN {self.quote(name)} TO {self.quote(new)}" for name, new in names.items()]
         renames.append(f"RENAME TO {self.quote(table.name)}")

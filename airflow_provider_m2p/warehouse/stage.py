@@ -318,17 +318,18 @@ class Stage:
         self._dialect.check_columns(len(kinds) + _OWN_COLUMNS)
         self.flush()
         self._dialect.settle()
-        types = [
-            self._dialect.stage_type(kind, key=column.path in self.shape.key)
-            for column, kind in zip(self.shape.columns, kinds, strict=True)
+        in_key = [column.path in self.shape.key for column in self.shape.columns]
+        types = [self._dialect.stage_type(kind, key=key) for kind, key in zip(kinds, in_key, strict=True)]
+        new = [
+            # A table whose key is not null from the start need not be searched for nulls before it gets the key.
+            sa.Column(column_name(place), types[place], nullable=not (self._in_place and in_key[place]))
+            for place in range(len(self._kinds), len(kinds))
         ]
-        new = [sa.Column(column_name(place), types[place]) for place in range(len(self._kinds), len(kinds))]
         with self._dialect.step():
             for place, kind in enumerate(self._kinds):
                 if kind is not kinds[place]:
                     column = self.table.c[column_name(place)]
-                    in_key = self.shape.columns[place].path in self.shape.key
-                    self._dialect.widen_staged(self.table, column, kind, kinds[place], key=in_key)
+                    self._dialect.widen_staged(self.table, column, kind, kinds[place], key=in_key[place])
                     column.type = types[place]
             if self._exists:
                 self._dialect.add_columns(self.table, new)
