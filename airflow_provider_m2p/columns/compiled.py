@@ -265,7 +265,7 @@ def _numbers(*, nullable: bool) -> Callable[[Sequence[Any]], Sequence[str | None
     """Return a function that gives the texts of numbers: their bytes, so that nothing is lost."""
 
     def texts_of(raws: Sequence[Any]) -> Sequence[str | None]:
-        joined = _joined(b"\n", raws)
+        joined = _joined(b"\n", raws) if nullable else b"\n".join(raws)
         # The tokens are valid JSON: one that has no other characters is a number.
         if (joined.replace(b"null", b"") if nullable else joined).translate(None, b"0123456789.+-eE\n"):
             raise Misfit
