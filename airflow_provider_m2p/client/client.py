@@ -169,6 +169,7 @@ class M2PClient:
             page_size=self.settings.page_size,
             concurrency=self.settings.max_concurrency,
             max_pages=max_pages,
+            clock=self._clock.steady,
         )
         self._streams.add(stream)
         return stream

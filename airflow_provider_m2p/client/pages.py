@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,10 @@ from airflow_provider_m2p.exceptions import M2PApiError, M2PPaginationError
 MAX_PAGES = 100_000
 #: Full pages read one by one before more are fetched ahead of a list whose length nobody told.
 _PAGES_BEFORE_SPECULATION = 3
+#: Pages under way from the start. Each costs memory, and its thread competes with the reader for the interpreter.
+_FEW = 2
+_NOTICEABLE_SECONDS = 0.01
+_IN_TIME_BEFORE_FEWER = 8
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +76,10 @@ class Pages:
     :param paging: ``none`` reads one answer; ``page`` reads pages; ``auto`` reads pages unless the first answer shows
         that it is the whole list.
     :param page_size: rows asked for per page.
-    :param concurrency: pages in flight, and in memory, at once.
+    :param concurrency: pages in flight, and in memory, at once: no more than so many, and only if the reader has to
+        wait for fewer.
     :param max_pages: stop after so many pages.
+    :param clock: seconds that only go forward.
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Pages:
         page_size: int,
         concurrency: int,
         max_pages: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.complete = False
         self.pages = 0
@@ -94,12 +102,11 @@ class Pages:
         self._fetch = fetch
         self._again = again
         self._paging = paging
-        self._concurrency = concurrency
         self._max_pages = max_pages
         self._extent = _Extent(paging, page_size)
         self._seen: dict[int, int] = {}
         self._stop = Cancellation()
-        self._ahead = _Ahead(fetch, concurrency, self._stop)
+        self._ahead = _Ahead(fetch, concurrency, self._stop, clock)
         self._iterator = self._read()
 
     def __iter__(self) -> Iterator[Page]:
@@ -145,7 +152,7 @@ class Pages:
     def _fetch_ahead(self, number: int) -> None:
         """Have the pages from ``number`` fetched, as many as are surely or at least probably there."""
         pages = self._extent.pages
-        window = self._concurrency
+        window = self._ahead.window
         if pages is None:
             window = min(window, max(1, number - _PAGES_BEFORE_SPECULATION))
         end = number + window
@@ -286,15 +293,21 @@ class _Ahead:
     """
     Pages under way, in order.
 
+    ``window`` is how many there should be: more while the reader has to wait for them, fewer while he has not.
+
     :param fetch: asks for one page.
-    :param threads: how many at once.
+    :param threads: how many at once, at most.
     :param stop: ends them.
+    :param clock: seconds that only go forward.
     """
 
-    def __init__(self, fetch: Fetch, threads: int, stop: Cancellation) -> None:
+    def __init__(self, fetch: Fetch, threads: int, stop: Cancellation, clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._threads = threads
         self._stop = stop
+        self._clock = clock
+        self.window = self._least = min(_FEW, threads)
+        self._in_time = 0
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: deque[tuple[int, Future[Fetched]]] = deque()
 
@@ -321,7 +334,15 @@ class _Ahead:
         expected, future = self._under_way.popleft()
         if expected != number:
             raise RuntimeError(f"page {expected} is next, not {number}")
-        return future.result()
+        began = self._clock()
+        fetched = future.result()
+        if self._clock() - began > _NOTICEABLE_SECONDS:
+            self.window, self._in_time = min(2 * self.window, self._threads), 0
+        else:
+            self._in_time += 1
+            if self._in_time % _IN_TIME_BEFORE_FEWER == 0:
+                self.window = max(self.window - 1, self._least)
+        return fetched
 
     def close(self) -> None:
         """Wait for the threads, which the cancellation ends."""

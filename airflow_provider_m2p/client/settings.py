@@ -68,7 +68,7 @@ class ClientSettings:
     :param products_path: the list that is read when no other is named.
     :param paging: ``auto``, ``page`` or ``none``.
     :param page_size: rows asked for per page.
-    :param max_concurrency: pages in flight at once.
+    :param max_concurrency: the most pages in flight at once.
     :param max_requests_per_minute: the client's own limit; ``None`` for no limit.
     :param connect_timeout: seconds to wait for a connection.
     :param read_timeout: seconds to wait for the next bytes of an answer.
