@@ -337,7 +337,7 @@ class _Ahead:
         began = self._clock()
         fetched = future.result()
         if self._clock() - began > _NOTICEABLE_SECONDS:
-            self.window, self._in_time = min(2 * self.window, self._threads), 0
+            self.window, self._in_time = min(self.window + 1, self._threads), 0
         else:
             self._in_time += 1
             if self._in_time % _IN_TIME_BEFORE_FEWER == 0:
