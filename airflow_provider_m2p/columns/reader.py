@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from airflow_provider_m2p.columns.compiled import NULL, Cells, Compiled, Misfit, speakable
+from airflow_provider_m2p.columns.compiled import NULL, Compiled, Misfit, speakable
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError
 
@@ -61,18 +61,17 @@ class Rows:
     Rows in two forms, each empty unless asked for.
 
     :param lines: a row as one line of PostgreSQL's COPY text format, without its line end.
-    :param cells: a row as a tuple of texts and ``None``.
+    :param columns: the cells of all rows, column by column, as texts and ``None``.
     """
 
     lines: list[bytes]
-    cells: list[Cells]
+    columns: list[list[str | None]]
 
     def at(self, places: list[int]) -> Rows:
         """Return some of the rows."""
-        lines, cells = self.lines, self.cells
-        return Rows(
-            [lines[place] for place in places] if lines else [], [cells[place] for place in places] if cells else []
-        )
+        lines = self.lines
+        columns = [[column[place] for place in places] for column in self.columns]
+        return Rows([lines[place] for place in places] if lines else [], columns)
 
 
 class RowReader:
@@ -102,9 +101,10 @@ class RowReader:
         :raises M2PSchemaError: rows without their key.
         """
         parts = self._parts(rows, page, lambda code, values: _forms(code, values, lines, cells, has_escapes))
-        if not self.shape.columns:
-            return Rows([b""] * len(rows) if lines else [], [()] * len(rows) if cells else [])
-        return Rows([line for part, _ in parts for line in part], [row for _, part in parts for row in part])
+        if not rows or not self.shape.columns:
+            return Rows([b""] * len(rows) if lines else [], [[] for _ in self.shape.columns] if cells else [])
+        columns = zip(*(texts for _, texts in parts), strict=True)
+        return Rows([line for part, _ in parts for line in part], [[*chain(*own)] for own in columns])
 
     def read_columns(self, rows: list[msgspec.Raw], page: int) -> list[tuple[type, list[Any]]]:
         """
@@ -162,14 +162,11 @@ class RowReader:
 
 def _forms(
     code: Compiled, values: list[Sequence[Any]], lines: bool, cells: bool, has_escapes: bool
-) -> tuple[list[bytes], list[Cells]]:
-    """Return the lines and the cells of a few rows."""
+) -> tuple[list[bytes], list[Sequence[str | None]]]:
+    """Return the lines of a few rows, and their cells column by column."""
     texts = code.texts(values)
     spelled = code.spelled(texts, escaped=has_escapes) if lines else []
-    return (
-        [line.encode() for line in map("\t".join, zip(*spelled, strict=True))],
-        list(zip(*texts, strict=True)) if cells else [],
-    )
+    return [line.encode() for line in map("\t".join, zip(*spelled, strict=True))], texts if cells else []
 
 
 class _Values:

@@ -224,31 +224,27 @@ class Stage:
                 for order, row_hash, raw_hash, line in zip(orders, canonical, hashes, rows.lines, strict=True)
             ]
         else:
-            self._cells += [
-                (str(order), row_hash, raw_hash, *cells)
-                for order, row_hash, raw_hash, cells in zip(
-                    orders, canonical, hashes, self._storable(rows.cells), strict=True
-                )
-            ]
+            self._cells += zip(map(str, orders), canonical, hashes, *self._storable(rows.columns), strict=True)
         if self._child_stage is not None:
-            self._put_elements(orders, rows.cells, page)
+            self._put_elements(orders, rows.columns, page)
 
-    def _put_elements(self, orders: Sequence[int], rows: list[Cells], page: Page) -> None:
+    def _put_elements(self, orders: Sequence[int], cells: list[list[str | None]], page: Page) -> None:
         """Stage the elements of the rows' arrays, each under its row's own order."""
         columns = self.shape.columns
         by_path = {column.path: place for place, column in enumerate(columns)}
         key = [by_path[path] for path in self.shape.key]
         names, kinds = [join(path) for path in self.shape.key], [self._kinds[place] for place in key]
-        parents = [parent_json(names, kinds, tuple(cells[place] for place in key)) for cells in rows]
+        keys = zip(*(cells[place] for place in key), strict=True)
+        parents = [parent_json(names, kinds, own) for own in keys]
         for place in (place for place, column in enumerate(columns) if column.tokens == Tokens.ARRAY):
             of: list[int] = []
             elements: list[msgspec.Raw] = []
-            for order, cells, parent in zip(orders, rows, parents, strict=True):
-                if (array := cells[place]) is not None:
+            for order, array, parent in zip(orders, cells[place], parents, strict=True):
+                if array is not None:
                     found = list(element_rows(array, parent))
                     elements += found
                     of += [order] * len(found)
-            if any(cells[place] is not None for cells in rows):
+            if any(array is not None for array in cells[place]):
                 self.child(columns[place].path).add_elements(of, elements, page)
 
     def child(self, path: Path) -> Stage:
@@ -297,17 +293,11 @@ class Stage:
             return [sha256(row).hexdigest()[start : start + 32] for row in rows]
         return [sha256(row).hexdigest()[start : start + 31] + INCOMPLETE for row in rows]
 
-    def _storable(self, rows: list[Cells]) -> list[Cells]:
+    def _storable(self, columns: list[list[str | None]]) -> list[list[str | None]]:
         """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
-        if not self._instants:
-            return rows
-        storable = []
-        for cells in rows:
-            changed = list(cells)
-            for place in self._instants:
-                if (cell := changed[place]) is not None:
-                    changed[place] = f"{utc(cell)} {cell}"
-            storable.append(tuple(changed))
+        storable = list(columns)
+        for place in self._instants:
+            storable[place] = [None if cell is None else f"{utc(cell)} {cell}" for cell in columns[place]]
         return storable
 
     def _fit(self) -> None:
