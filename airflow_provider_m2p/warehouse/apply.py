@@ -135,7 +135,9 @@ class Apply:
         }
         # Another load may have made the table meanwhile, or values may have to be converted.
         as_staged = all(isinstance(value, sa.Column) for _, value in values.values())
-        becomes_table = staged.in_place and as_staged and not target.exists
+        # It would have one column more, that for the order of the rows.
+        has_room = len(table.columns) < self._dialect.max_columns
+        becomes_table = staged.in_place and as_staged and has_room and not target.exists
         target.evolve(planned, spec.load_id, moment, create=not becomes_table)
         new_key = target.unique_columns(planned) if self._dialect.adds_key_last and not target.exists else []
         if becomes_table:

@@ -110,6 +110,14 @@ def test_a_table_that_another_load_made_meanwhile_takes_the_rows(direct: Warehou
     assert not [name for name in direct.tables() if "stage_" in name]
 
 
+def test_a_table_may_have_as_many_columns_as_the_database_takes(direct: Warehouse) -> None:
+    row = {"id": "a"} | {f"f{n}": True for n in range(1593)}
+    assert direct.load([row], write_mode="upsert")["inserted"] == 1
+    assert len(sa.inspect(direct.engine).get_columns("products")) == 1600
+    assert direct.read() == [row]
+    assert not [name for name in direct.tables() if "stage_" in name]
+
+
 def test_a_load_that_fails_leaves_nothing(direct: Warehouse) -> None:
     before = direct.tables()
     with pytest.raises(Exception, match="NUL characters"):
