@@ -39,9 +39,9 @@ class Person:
     asked: list[dict[str, Any]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
 
-    def look(self, _: float) -> None:
-        if len(self.asked) == len(self.answers):
-            return
+    def look(self, seconds: float) -> None:
+        if not seconds or len(self.asked) == len(self.answers):
+            return  # to sleep for no time is to let other threads run
         from airflow.api_fastapi.app import get_auth_manager
         from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
