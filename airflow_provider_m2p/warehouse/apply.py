@@ -135,7 +135,7 @@ class Apply:
         }
         # Another load may have made the table meanwhile, or values may have to be converted.
         as_staged = all(isinstance(value, sa.Column) for _, value in values.values())
-        # It would have one column more, that for the order of the rows.
+        # A stage that becomes the table has, until the load is done, one column more: the order of the rows.
         has_room = len(table.columns) < self._dialect.max_columns
         becomes_table = staged.in_place and as_staged and has_room and not target.exists
         target.evolve(planned, spec.load_id, moment, create=not becomes_table)
@@ -146,10 +146,11 @@ class Apply:
             values = {path: (column, column) for path, (column, _) in values.items()}
             stage = table
             self._last.append(partial(self._dialect.drop_column, table, table.c._m2p_ord.name))
-        elif staged.in_place:
-            self._last.append(partial(stage.drop, self._connection))
-        if new_key and not becomes_table:
-            self._last.append(partial(self._dialect.add_key, table, new_key))
+        else:
+            if staged.in_place:
+                self._last.append(partial(stage.drop, self._connection))
+            if new_key:
+                self._last.append(partial(self._dialect.add_key, table, new_key))
         own = table.c[TENANT] == spec.tenant_id
         return Merge(
             dialect=self._dialect,

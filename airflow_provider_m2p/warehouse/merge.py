@@ -51,8 +51,8 @@ class Merge:
     :param moment: the instant that is written as the time of the load, in UTC.
     :param fresh: whether the tenant has no rows in the table.
     :param force: rewrite rows that seem unchanged, because the table lost a column.
-    :param in_place: whether the stage has become the table.
-    :param new_key: columns of the key that the table is yet to get; none if it has one, or gets none.
+    :param in_place: whether the stage has become the table: then both are the same.
+    :param new_key: columns of the key that a new table gets once its rows are in; none if it has one, or gets none.
     """
 
     dialect: Dialect

@@ -44,7 +44,6 @@ class Target:
 
     spec: LoadSpec
     books: Books
-    dialect: Dialect
     exists: bool = False
     columns: dict[Path, StoredColumn] = field(default_factory=dict)
     strangers: dict[str, Kind | None] = field(default_factory=dict)
@@ -56,7 +55,7 @@ class Target:
     def inspect(cls, spec: LoadSpec, books: Books) -> Target:
         """Look at the table as it is now."""
         dialect = books.dialect
-        target = cls(spec, books, dialect)
+        target = cls(spec, books)
         # The books first: a column that another load adds meanwhile must not look like one that was dropped.
         known = books.columns(spec.table)
         inspector = sa.inspect(dialect.connection)
@@ -88,6 +87,11 @@ class Target:
             for constraint in inspector.get_unique_constraints(spec.table, schema=spec.schema)
         ]
         return target
+
+    @property
+    def dialect(self) -> Dialect:
+        """The database."""
+        return self.books.dialect
 
     def shape(self) -> Shape:
         """Return the shape that the rows of the next load start from."""
