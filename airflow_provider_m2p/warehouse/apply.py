@@ -104,8 +104,8 @@ class Apply:
         }
         # MySQL commits when it makes an index, so this is the last moment to make one.
         for each in (merge, *children.values()):
-            if each is not None:
-                self._dialect.index_stage(each.stage, [value for _, value in each.keys])
+            if each is not None and not each.in_place:
+                self._dialect.prepare_stage(each.stage, [value for _, value in each.keys])
         if merge is not None:
             if self._before_merge is not None:
                 self._before_merge(merge)
@@ -178,18 +178,18 @@ class Apply:
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
-        live = self._count(sa.select(sa.func.count()).where(merge.live)) if may_delete else 0
-        if merge.in_place:
-            counts = Counts(inserted=result.rows_read - result.duplicates)
-        else:
-            counts = write(merge, spec.write_mode, merge.live if may_delete else None)
-        if counts.deleted > spec.max_delete_ratio * live:
+        live, gone = merge.live_and_gone() if may_delete else (0, 0)
+        if gone > spec.max_delete_ratio * live:
             raise M2PLoadError(
-                f"The platform's list has {result.rows_read} rows and lacks {counts.deleted} of the {live} rows "
+                f"The platform's list has {result.rows_read} rows and lacks {gone} of the {live} rows "
                 f"that {spec.full_name} has of tenant {spec.tenant_id!r}: more than "
                 f"max_delete_ratio={spec.max_delete_ratio} allows. Nothing was written. "
                 "If they are really gone, run once with a higher ratio (1 allows all)."
             )
+        if merge.in_place:
+            counts = Counts(inserted=result.rows_read - result.duplicates)
+        else:
+            counts = write(merge, spec.write_mode, merge.live if gone else None)
         result.inserted, result.updated, result.deleted = counts.inserted, counts.updated, counts.deleted
         result.unchanged = result.rows_read - result.duplicates - counts.inserted - counts.updated
         return may_delete

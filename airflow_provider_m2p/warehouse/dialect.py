@@ -216,17 +216,13 @@ class Dialect:
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
-    def later(self, write: Callable[[], None]) -> None:
-        """Run ``write``, perhaps while the caller goes on; whoever needs the connection settles first."""
-        write()
-
     def ask(self, look_up: Callable[[], Others]) -> Callable[[], Others]:
         """Begin a look-up, perhaps while the caller goes on, and return what waits for its answer."""
         answer = look_up()
         return lambda: answer
 
     def settle(self) -> None:
-        """Wait until nothing is under way, and raise what went wrong with what was to be written later."""
+        """Wait until nothing is under way: else the connection is for nobody else. Raise what went wrong with rows."""
 
     def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
         """Write rows of texts into the stage."""
@@ -238,7 +234,9 @@ class Dialect:
         self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes], *, in_place: bool
     ) -> None:
         """
-        Write rows as lines of COPY text into the stage; only for dialects that take lines.
+        Write rows as lines of COPY text into the stage, perhaps while the caller goes on.
+
+        Only for dialects that take lines. Whoever needs the connection afterwards settles first.
 
         :param in_place: whether the stage was made in the transaction that is under way.
         """
@@ -267,8 +265,8 @@ class Dialect:
                 "Nothing was written. Flatten less (max_depth), or exclude fields."
             )
 
-    def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
-        """Make the staged rows quick to find by their key."""
+    def prepare_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
+        """Make the staged rows, which are all there, quick to find by their key."""
         if self.indexes_expressions or all(isinstance(key, sa.Column) for key in keys):
             sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 

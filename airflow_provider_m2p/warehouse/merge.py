@@ -90,6 +90,13 @@ class Merge:
         """A row of the table and one of the stage have the same key."""
         return sa.and_(*(column == value for column, value in self.keys))
 
+    def live_and_gone(self) -> tuple[int, int]:
+        """Return how many rows the tenant has, and how many of those the stage does not have."""
+        pairs = self.table.outerjoin(self.stage, self.same_key)
+        select = sa.select(sa.func.count(), sa.func.count(self.stage.c._m2p_ord)).select_from(pairs).where(self.live)
+        live, seen = self.dialect.connection.execute(select).one()
+        return live, live - seen
+
     def insert(self, where: sa.ColumnElement[bool]) -> int:
         """Insert the staged rows that satisfy ``where``."""
         meta: dict[str, Any] = {

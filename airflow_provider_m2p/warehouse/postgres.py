@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, NoReturn
@@ -15,12 +14,13 @@ from sqlalchemy.dialects import postgresql
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
+from airflow_provider_m2p.warehouse.copy import Copy
 from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others, TextLost
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
+from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH, VALID_TO
 
 _CELL, _ROW = "\x1e", "\x1f"
 _LOOK_SECONDS = 300
-_PIECE = 200
 #: Kinds whose values come back from the database in another spelling.
 _RESPELLED = (Kind.INSTANT, Kind.JSON)
 #: Who the user is, and what he may do with a table, or with its schema if it does not exist.
@@ -66,8 +66,11 @@ class Postgres(Dialect):
         return super().column_type(kind, key=key)
 
     def add_key(self, table: sa.Table, columns: list[str]) -> None:
-        names = ", ".join(map(self.quote, columns))
-        self.execute(f"ALTER TABLE {self.qualified(table)} ADD PRIMARY KEY ({names})")
+        # The next load looks every row up: with what it asks for in the index, it need not go to the table for it.
+        also = [name for name in (DELETED_AT, VALID_TO, RAW_HASH, ROW_HASH) if name in table.c]
+        key, include = (", ".join(map(self.quote, names)) for names in (columns, also))
+        self.execute(f"ALTER TABLE {self.qualified(table)} ADD PRIMARY KEY ({key}) INCLUDE ({include})")
+        self._analyze(table, key, 1)
 
     def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         # Values are parsed while the next page is fetched. Should that lose a text that is needed after all, the list
@@ -84,9 +87,11 @@ class Postgres(Dialect):
         # Where somebody limits how long a transaction may be idle, or last, a slow platform would end the load. And who
         # decodes the log, to replicate tables, would see the rows go into a table by the stage's name.
         limits = ("idle_in_transaction_session_timeout", "transaction_timeout")
-        names = sa.select(*(sa.func.current_setting(name, sa.true()) for name in (*limits, "wal_level")))
+        others = ("wal_level", "statement_timeout")
+        settings = sa.select(*(sa.func.current_setting(name, sa.true()) for name in (*limits, *others)))
         with self.connection.begin():
-            *seconds, wal_level = self.connection.execute(names).one()
+            *seconds, wal_level, statement_timeout = self.connection.execute(settings).one()
+        self._has_time = statement_timeout == "0"
         if wal_level == "logical" or any(setting not in (None, "0") for setting in seconds):
             return False
         self.connection.begin()
@@ -157,7 +162,8 @@ class Postgres(Dialect):
     def __init__(self, connection: sa.Connection) -> None:
         super().__init__(connection)
         self._writer = ThreadPoolExecutor(1, "m2p-copy")
-        self._written: Future[None] | None = None
+        self._copy: Copy | None = None
+        self._has_time = False
         self._asked: Future[Others] | None = None
         self._kept_as_text = {Kind.TEXT}
         # Else a look at a table that somebody holds for himself takes for ever.
@@ -167,17 +173,14 @@ class Postgres(Dialect):
         connection.commit()
 
     def stop(self) -> None:
+        if self._copy is not None:
+            self._copy.end()
         self._writer.shutdown()
 
     def close(self) -> None:
         if self._lock_timeout == "0":
             with self.connection.begin():
                 self.execute("SET lock_timeout = 0")
-
-    def later(self, write: Callable[[], None]) -> None:
-        # The server parses one batch of rows while the next is made.
-        self.settle()
-        self._written = self._writer.submit(write)
 
     def ask(self, look_up: Callable[[], Others]) -> Callable[[], Others]:
         # The writer's thread has the connection. It answers while the caller reads the page before.
@@ -187,9 +190,10 @@ class Postgres(Dialect):
     def settle(self) -> None:
         if self._asked is not None:
             wait([self._asked])  # what went wrong with it is for him who asked
-        written, self._written = self._written, None
-        if written is not None:
-            written.result()
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.end()
+            copy.result()
 
     def write_lines(
         self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes], *, in_place: bool
@@ -198,18 +202,15 @@ class Postgres(Dialect):
         # Rows of a new table are written as a vacuum would leave them. Else the next load had to write to every page.
         options = "ENCODING 'UTF8', FREEZE" if in_place else "ENCODING 'UTF8'"
         statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN ({options})"
-        with contextlib.closing(self._cursor()) as cursor:
-            if hasattr(cursor, "copy"):
-                with cursor.copy(statement) as copy:
-                    # Piece by piece: memory that is taken and freed by the megabyte is not given back for long.
-                    for start in range(0, len(lines), _PIECE):
-                        copy.write(b"\n".join(lines[start : start + _PIECE]) + b"\n")
-            else:
-                cursor.copy_expert(statement, io.BytesIO(b"\n".join([*lines, b""])), size=1 << 20)
-            if cursor.rowcount != len(lines):
-                raise M2PLoadError(
-                    f"Of {len(lines)} rows sent, PostgreSQL took {cursor.rowcount}. Nothing was written."
-                )
+        if self._copy is None or self._copy.ended or self._copy.statement != statement:
+            self.settle()
+            self._copy = Copy(statement, self._writer, self.step, self._cursor)
+        # The server parses one batch of rows while the next is made.
+        self._copy.write(lines)
+        # Each COPY extends a new table by pages that it may not need, and that nobody fills before the next vacuum. So
+        # one takes all rows; but not if it may be ended for taking long.
+        if not (in_place and self._has_time):
+            self._copy.end()
 
     def _cursor(self) -> Any:
         driver = self.connection.connection.driver_connection
@@ -217,8 +218,14 @@ class Postgres(Dialect):
             raise M2PLoadError("The connection to PostgreSQL is gone.")
         return driver.cursor()
 
-    def index_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
-        """Do nothing: PostgreSQL joins by hash, which takes less time than to make an index."""
+    def prepare_stage(self, stage: sa.Table, keys: list[sa.ColumnElement[Any]]) -> None:
+        # Joins by hash need no index. But unless the planner knows how few rows are whole, it reads the table for them.
+        self._analyze(stage, "raw_hash", 30)
+
+    def _analyze(self, table: sa.Table, columns: str, target: int) -> None:
+        """Tell the planner what columns hold, from 300 times ``target`` rows."""
+        self.execute(f"SET LOCAL default_statistics_target = {target}")
+        self.execute(f"ANALYZE {self.qualified(table)} ({columns})")
 
     def finder(self, held: Held, stage: sa.Table, staged_keys: list[sa.Column[Any]], *, incomplete: bool) -> Finder:
         table, keys = held.table, held.keys

@@ -340,28 +340,21 @@ class Stage:
 
     def flush(self) -> None:
         """Write what waits, perhaps while the caller goes on."""
-        own = self.table.c
-        values = [own[column_name(place)] for place in range(len(self._kinds))]
-        columns = [own._m2p_ord, own.row_hash, own.raw_hash, *values]
         lines, cells, same = self._lines, self._cells, self._same
+        if not (lines or cells or same):
+            return
         self._lines, self._cells, self._same = [], [], []
-        if lines or cells or same:
-            self._dialect.later(lambda: self._write(columns, lines, cells, same))
-
-    def _write(
-        self, columns: list[sa.Column[Any]], lines: list[bytes], cells: list[Cells], same: list[tuple[int, str, Key]]
-    ) -> None:
-        narrow = [self.table.c._m2p_ord, self.table.c.row_hash, self.table.c.raw_hash, *self.keys()]
-        dialect = self._dialect
+        own, dialect = self.table.c, self._dialect
+        meta = [own._m2p_ord, own.row_hash, own.raw_hash]
+        whole, narrow = [*meta, *(own[column_name(place)] for place in range(len(self._kinds)))], [*meta, *self.keys()]
         if dialect.takes_lines:
             seen = ["\t".join((str(n), row_hash, NULL, *map(escape, key))).encode() for n, row_hash, key in same]
-            with dialect.step():
-                for into, what in ((columns, lines), (narrow, seen)):
-                    if what:
-                        dialect.write_lines(self.table, into, what, in_place=self._in_place)
+            for into, what in ((whole, lines), (narrow, seen)):
+                if what:
+                    dialect.write_lines(self.table, into, what, in_place=self._in_place)
         else:
             keys: list[Cells] = [(str(n), row_hash, None, *key) for n, row_hash, key in same]
-            for into, rows in ((columns, cells), (narrow, keys)):
+            for into, rows in ((whole, cells), (narrow, keys)):
                 if rows:
                     dialect.write_cells(self.table, into, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.integration.warehouse.streams import Warehouse
+from airflow_provider_m2p.client.page import Page
+from airflow_provider_m2p.exceptions import M2PLoadError
+from tests.integration.warehouse.streams import Pages, Warehouse
 from tests.integration.warehouse.test_concurrency import Gated, in_thread
 from tools.postgres import database_url, postgres_server
 
@@ -116,6 +119,56 @@ def test_a_table_may_have_as_many_columns_as_the_database_takes(direct: Warehous
     assert len(sa.inspect(direct.engine).get_columns("products")) == 1600
     assert direct.read() == [row]
     assert not [name for name in direct.tables() if "stage_" in name]
+
+
+def test_a_new_table_is_no_larger_than_its_rows_and_ready_for_the_next_load(direct: Warehouse) -> None:
+    pages = [[{"id": f"p{page}-{n}", "text": "x" * 200} for n in range(1000)] for page in range(20)]
+    assert direct.load(*pages, write_mode="upsert")["inserted"] == 20_000
+    with direct.engine.connect() as connection:
+        used, all_pages, known_rows, key = connection.execute(sa.text("""
+            SELECT (SELECT count(DISTINCT (ctid::text::point)[0]) FROM products),
+                pg_relation_size('products') / current_setting('block_size')::int,
+                (SELECT reltuples FROM pg_class WHERE relname = 'products'),
+                (SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'products'::regclass AND contype = 'p')
+        """)).one()
+    assert all_pages < 1.15 * used
+    assert 18_000 < known_rows < 22_000
+    assert key.startswith("PRIMARY KEY (_m2p_tenant_id, id) INCLUDE (_m2p_deleted_at, _m2p_raw_hash, _m2p_row_hash)")
+    # A table whose key has nothing else with it, such as one that somebody made by hand, is loaded all the same.
+    direct.execute("ALTER TABLE products DROP CONSTRAINT products_pkey, ADD PRIMARY KEY (_m2p_tenant_id, id)")
+    again = direct.load(*pages[1:], [{"id": "p0-0", "text": "y"}], write_mode="upsert")
+    assert (again["updated"], again["unchanged"], again["deleted"]) == (1, 19_000, 999)
+
+
+def test_no_statement_takes_as_long_as_the_platform_where_statements_are_limited(direct: Warehouse) -> None:
+    class Slow(Pages):
+        def __iter__(self) -> Iterator[Page]:
+            for page in super().__iter__():
+                yield page
+                time.sleep(0.7)
+
+    limited = by_a_stage(direct, "statement_timeout=400")
+    seen = statements(limited)
+    result = limited.loader().run(Slow([[{"id": f"p{page}-{n}"} for n in range(1000)] for page in range(3)]))
+    assert result.inserted == 3000
+    assert not any("CREATE TEMPORARY TABLE" in statement for statement in seen)
+    limited.close()
+
+
+def test_rows_that_the_server_refuses_on_their_way_end_the_load(direct: Warehouse) -> None:
+    class Broken(Pages):
+        def __iter__(self) -> Iterator[Page]:
+            for page in super().__iter__():
+                yield page
+                if page.number == 1:
+                    # Nobody else sees the stage yet: only who ends its connection can disturb it.
+                    others = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY%'"
+                    direct.execute(f"SELECT pg_terminate_backend(pid) {others}")
+
+    before = direct.tables()
+    with pytest.raises(M2PLoadError):
+        direct.loader().run(Broken([[{"id": f"p{page}-{n}"} for n in range(1000)] for page in range(30)]))
+    assert direct.tables() == before | {"_m2p_loads", "_m2p_columns", "_m2p_staged"}
 
 
 def test_a_load_that_fails_leaves_nothing(direct: Warehouse) -> None:
