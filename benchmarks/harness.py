@@ -220,7 +220,7 @@ class Bench:
         return Outcome(**json.loads(report.read_text()), process_cpu=usage.ru_utime + usage.ru_stime)
 
     def _held(self, contestant: Contestant, database: str) -> catalogue.Answer:
-        where = "_m2p_deleted_at is null" if contestant.function.startswith(("ours.", "task_ours.")) else "true"
+        where = "_m2p_deleted_at is null" if contestant.function.startswith(("ours", "task_ours")) else "true"
         if contestant.database == "sqlite":
             query = catalogue.check_sql(
                 contestant.table, contestant.product_id, contestant.daily, integer="integer", where=where

@@ -19,7 +19,7 @@ from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged, column_name
+from airflow_provider_m2p.warehouse.staged import Staged, column_name
 from airflow_provider_m2p.warehouse.table import ROW_HASH, TENANT, Target
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
 from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.dialect import Held
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Stage, sweep
+from airflow_provider_m2p.warehouse.stage import Stage
+from airflow_provider_m2p.warehouse.staged import sweep
 from airflow_provider_m2p.warehouse.table import Target
 
 if TYPE_CHECKING:

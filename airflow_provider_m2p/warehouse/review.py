@@ -25,7 +25,7 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged, column_name, stage_table
+from airflow_provider_m2p.warehouse.staged import Staged, column_name, stage_table
 from airflow_provider_m2p.warehouse.table import ROW_HASH
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadSpec
-from airflow_provider_m2p.warehouse.stage import Staged, column_name, order_column
+from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
 
 TENANT: Final = "_m2p_tenant_id"
 LOAD_ID: Final = "_m2p_load_id"

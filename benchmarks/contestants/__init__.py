@@ -45,8 +45,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "limit-postgres": _postgres(
         "the limit: known columns, COPY, ON CONFLICT", "limit.postgres", daily=_PG_JSON, reloads=True
     ),
-    "ours-psycopg3": _postgres("ours, psycopg 3", "ours.psycopg3", reloads=True),
-    "ours-psycopg2": _postgres("ours, psycopg2", "ours.psycopg2", reloads=True),
+    "ours-psycopg3": _postgres("ours, psycopg 3", "ours_postgres.by_psycopg3", reloads=True),
+    "ours-psycopg2": _postgres("ours, psycopg2", "ours_postgres.by_psycopg2", reloads=True),
     "airflow-postgres": _postgres(
         "Airflow: HttpOperator + insert_rows(replace)",
         "airflow_own.postgres",

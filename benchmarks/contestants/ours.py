@@ -43,13 +43,5 @@ def load(job: Job, engine: Engine) -> dict[str, Any]:
     return {name: result[name] for name in ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted")}
 
 
-def psycopg3(job: Job) -> dict[str, Any]:
-    return load(job, create_engine(job.database.replace("postgresql://", "postgresql+psycopg://", 1)))
-
-
-def psycopg2(job: Job) -> dict[str, Any]:
-    return load(job, create_engine(job.database.replace("postgresql://", "postgresql+psycopg2://", 1)))
-
-
 def sqlite(job: Job) -> dict[str, Any]:
     return load(job, create_engine(f"sqlite:///{job.database}"))

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
-from airflow_provider_m2p.warehouse import stage as stages
+from airflow_provider_m2p.warehouse import staged as stages
 from tests.integration.warehouse.streams import Pages, Warehouse, counts
 
 OLD = b'[{"id":"a","n":1,"name":"SECRET"},{"id":"b","n":2},{"id":"c","n":3}]'
