@@ -19,8 +19,9 @@ class Copy:
     """
     One ``COPY … FROM STDIN``. While it is open, the connection is for nothing else.
 
+    Whoever makes one keeps it before it is started, and ends it, whatever happens: else its thread waits for ever.
+
     :param statement: the statement.
-    :param executor: runs it.
     :param transaction: gives what the statement runs in.
     :param cursor: gives a cursor of psycopg 3 or psycopg2.
     """
@@ -28,7 +29,6 @@ class Copy:
     def __init__(
         self,
         statement: str,
-        executor: Executor,
         transaction: Callable[[], AbstractContextManager[None]],
         cursor: Callable[[], Any],
     ) -> None:
@@ -38,6 +38,10 @@ class Copy:
         self._cursor = cursor
         self._batches: SimpleQueue[tuple[list[bytes], Future[None]] | None] = SimpleQueue()
         self._sent: Future[None] | None = None
+        self._done: Future[None] | None = None
+
+    def start(self, executor: Executor) -> None:
+        """Run the statement."""
         self._done = executor.submit(self._run)
 
     def write(self, lines: list[bytes]) -> None:
@@ -47,6 +51,7 @@ class Copy:
         :param lines: in COPY's text format, without line ends.
         :raises Exception: whatever went wrong with the rows before.
         """
+        assert self._done is not None
         if self._sent is not None:
             wait([self._sent, self._done], return_when=FIRST_COMPLETED)
         if self._done.done():
@@ -55,10 +60,9 @@ class Copy:
         self._batches.put((lines, self._sent))
 
     def end(self) -> None:
-        """Say that no more rows will come, and do not wait."""
-        if not self.ended:
-            self.ended = True
-            self._batches.put(None)
+        """Say, once or more often, that no more rows will come, and do not wait."""
+        self._batches.put(None)
+        self.ended = True
 
     def result(self) -> None:
         """
@@ -66,7 +70,8 @@ class Copy:
 
         :raises Exception: whatever went wrong.
         """
-        self._done.result()
+        if self._done is not None:
+            self._done.result()
 
     def _run(self) -> None:
         count = 0

@@ -217,9 +217,7 @@ class Loader:
             finally:
                 dialect.stop()
                 if not connection.closed and not connection.invalidated:
-                    if connection.in_transaction():
-                        connection.rollback()
-                    dialect.close()
+                    _give_back(dialect)
 
 
 def _wake(connection: sa.Connection) -> None:
@@ -230,6 +228,18 @@ def _wake(connection: sa.Connection) -> None:
         if not error.connection_invalidated:
             raise
     connection.rollback()
+
+
+def _give_back(dialect: Dialect) -> None:
+    """Make the connection fit for others. One that will not be is thrown away: whether the load is done is decided."""
+    connection = dialect.connection
+    try:
+        if connection.in_transaction():
+            connection.rollback()
+        dialect.close()
+    except sa.exc.SQLAlchemyError as error:
+        log.warning("The connection is closed, because it cannot be used any more (%s).", type(error).__name__)
+        connection.invalidate(error)
 
 
 def _field_of_element(array: Path, path: Path, fields: dict[str, Path]) -> Path:

@@ -21,6 +21,7 @@ from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH,
 
 _CELL, _ROW = "\x1e", "\x1f"
 _LOOK_SECONDS = 300
+_INDEX_COLUMNS = 32
 #: Kinds whose values come back from the database in another spelling.
 _RESPELLED = (Kind.INSTANT, Kind.JSON)
 #: Who the user is, and what he may do with a table, or with its schema if it does not exist.
@@ -68,8 +69,9 @@ class Postgres(Dialect):
     def add_key(self, table: sa.Table, columns: list[str]) -> None:
         # The next load looks every row up: with what it asks for in the index, it need not go to the table for it.
         also = [name for name in (DELETED_AT, VALID_TO, RAW_HASH, ROW_HASH) if name in table.c]
-        key, include = (", ".join(map(self.quote, names)) for names in (columns, also))
-        self.execute(f"ALTER TABLE {self.qualified(table)} ADD PRIMARY KEY ({key}) INCLUDE ({include})")
+        key, included = (", ".join(map(self.quote, names)) for names in (columns, also))
+        include = f" INCLUDE ({included})" if len(columns) + len(also) <= _INDEX_COLUMNS else ""
+        self.execute(f"ALTER TABLE {self.qualified(table)} ADD PRIMARY KEY ({key}){include}")
         self._analyze(table, key, 1)
 
     def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
@@ -91,7 +93,7 @@ class Postgres(Dialect):
         settings = sa.select(*(sa.func.current_setting(name, sa.true()) for name in (*limits, *others)))
         with self.connection.begin():
             *seconds, wal_level, statement_timeout = self.connection.execute(settings).one()
-        self._has_time = statement_timeout == "0"
+        self._copy_may_last = statement_timeout == "0"
         if wal_level == "logical" or any(setting not in (None, "0") for setting in seconds):
             return False
         self.connection.begin()
@@ -163,7 +165,7 @@ class Postgres(Dialect):
         super().__init__(connection)
         self._writer = ThreadPoolExecutor(1, "m2p-copy")
         self._copy: Copy | None = None
-        self._has_time = False
+        self._copy_may_last = False
         self._asked: Future[Others] | None = None
         self._kept_as_text = {Kind.TEXT}
         # Else a look at a table that somebody holds for himself takes for ever.
@@ -190,10 +192,11 @@ class Postgres(Dialect):
     def settle(self) -> None:
         if self._asked is not None:
             wait([self._asked])  # what went wrong with it is for him who asked
-        copy, self._copy = self._copy, None
-        if copy is not None:
-            copy.end()
-            copy.result()
+        if self._copy is not None:
+            self._copy.end()
+            # By way of the writer's thread: once it tells, it has let go of the connection, whatever interrupted whom.
+            self._writer.submit(self._copy.result).result()
+            self._copy = None
 
     def write_lines(
         self, stage: sa.Table, columns: list[sa.Column[Any]], lines: list[bytes], *, in_place: bool
@@ -204,12 +207,13 @@ class Postgres(Dialect):
         statement = f"COPY {self.qualified(stage)} ({names}) FROM STDIN ({options})"
         if self._copy is None or self._copy.ended or self._copy.statement != statement:
             self.settle()
-            self._copy = Copy(statement, self._writer, self.step, self._cursor)
+            self._copy = Copy(statement, self.step, self._cursor)
+            self._copy.start(self._writer)
         # The server parses one batch of rows while the next is made.
         self._copy.write(lines)
         # Each COPY extends a new table by pages that it may not need, and that nobody fills before the next vacuum. So
         # one takes all rows; but not if it may be ended for taking long.
-        if not (in_place and self._has_time):
+        if not (in_place and self._copy_may_last):
             self._copy.end()
 
     def _cursor(self) -> Any:

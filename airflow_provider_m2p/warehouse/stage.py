@@ -190,7 +190,7 @@ class Stage:
             ]
         else:
             self._cells += zip(map(str, orders), canonical, hashes, *self._storable(rows.columns), strict=True)
-        if self._child_stage is not None:
+        if self._child_stage is not None and orders:
             self._put_elements(orders, rows.columns, page)
 
     def _put_elements(self, orders: Sequence[int], cells: list[list[str | None]], page: Page) -> None:

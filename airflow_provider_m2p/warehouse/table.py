@@ -191,7 +191,7 @@ class Target:
             raise M2PSchemaError(
                 f"Table {self.spec.table!r} exists with an incompatible key: write_mode={self.spec.write_mode!r} with "
                 f"key_columns={list(self.spec.key_columns)} needs a unique key on ({expected}), the table has {has}. "
-                "Correct key_columns or write_mode, or load into another table."
+                f"{'Correct key_columns or write_mode' if self.unique else 'Add that key'}, or load into another table."
             )
 
     def try_writing(self) -> None:

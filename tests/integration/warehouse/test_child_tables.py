@@ -26,6 +26,11 @@ def test_elements_are_rows_with_their_parents_key_and_their_place(warehouse: War
     assert amounts == [("a", 0, "L", 1.1), ("a", 1, "R", 2.0)]
 
 
+def test_a_page_without_rows_has_no_elements(first_class: Warehouse) -> None:
+    assert first_class.load([], [{"id": "a", "fees": [{"v": 1}]}], child_tables=True)["inserted"] == 1
+    assert [row["v"] for row in first_class.read("products__fees")] == [1]
+
+
 def test_plain_elements_stand_in_a_column_value(warehouse: Warehouse) -> None:
     warehouse.load(b'[{"id":"a","tags":["x",null,"y"]},{"id":"b","tags":["z"]}]', child_tables=True)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import Page
-from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.warehouse import copy, postgres
 from tests.integration.warehouse.streams import Pages, Warehouse
 from tests.integration.warehouse.test_concurrency import Gated, in_thread
 from tools.postgres import database_url, postgres_server
@@ -169,6 +174,67 @@ def test_rows_that_the_server_refuses_on_their_way_end_the_load(direct: Warehous
     with pytest.raises(M2PLoadError):
         direct.loader().run(Broken([[{"id": f"p{page}-{n}"} for n in range(1000)] for page in range(30)]))
     assert direct.tables() == before | {"_m2p_loads", "_m2p_columns", "_m2p_staged"}
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt once, before some line of the modules that feed a COPY is run, as a signal may."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Interrupt | None:
+        if frame.f_code.co_filename not in (copy.__file__, postgres.__file__):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self
+
+
+def test_a_signal_at_any_line_ends_the_load(direct: Warehouse) -> None:
+    pages = [[{"id": f"p{page}-{n}"} for n in range(1000)] for page in range(2)]
+    direct.load([{"id": "a"}], table="other")
+    before = direct.tables()
+
+    def load(line: int) -> bool:
+        interrupt = Interrupt(line)
+        sys.settrace(interrupt)
+        try:
+            direct.load(*pages)
+        except KeyboardInterrupt:
+            return False
+        finally:
+            sys.settrace(None)
+        return interrupt.left > 0
+
+    for line in count(1):
+        if in_thread(lambda line=line: load(line)).result(30):
+            break
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("m2p-copy")]
+        if direct.tables() != before:
+            assert len(direct.read()) == 2000
+            direct.execute("DROP TABLE products; DELETE FROM _m2p_columns WHERE table_name = 'products'")
+            direct.execute("DELETE FROM _m2p_loads WHERE table_name = 'products'")
+    assert line > 100
+    assert len(direct.read()) == 2000
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_may_have_as_many_columns_as_an_index(direct: Warehouse, mode: str) -> None:
+    keys = tuple(f"k{n}" for n in range(30))
+    row = dict.fromkeys(keys, "x")
+    assert direct.load([row], key_columns=keys, write_mode=mode)["inserted"] == 1
+    assert direct.load([row], key_columns=keys, write_mode=mode, load_id="load-1")["unchanged"] == (mode != "append")
+
+
+def test_a_key_that_went_with_one_of_its_columns_can_be_made_again(direct: Warehouse) -> None:
+    direct.load([{"id": "a"}, {"id": "b"}], write_mode="upsert")
+    direct.execute("ALTER TABLE products DROP COLUMN _m2p_deleted_at")
+    with pytest.raises(M2PSchemaError, match=r"\(_m2p_tenant_id, id\), the table has no unique key. Add that key"):
+        direct.load([{"id": "a"}], write_mode="upsert")
+    direct.execute("ALTER TABLE products ADD PRIMARY KEY (_m2p_tenant_id, id)")
+    assert direct.load([{"id": "a"}], write_mode="upsert")["deleted"] == 1
 
 
 def test_a_load_that_fails_leaves_nothing(direct: Warehouse) -> None:
