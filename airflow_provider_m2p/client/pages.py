@@ -308,6 +308,7 @@ class _Ahead:
         self._clock = clock
         self.window = self._least = min(_FEW, threads)
         self._in_time = 0
+        self._taken = clock()
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: deque[tuple[int, Future[Fetched]]] = deque()
 
@@ -336,8 +337,13 @@ class _Ahead:
             raise RuntimeError(f"page {expected} is next, not {number}")
         began = self._clock()
         fetched = future.result()
-        if self._clock() - began > _NOTICEABLE_SECONDS:
-            self.window, self._in_time = min(self.window + 1, self._threads), 0
+        ended = self._clock()
+        waited, busy = ended - began, began - self._taken
+        self._taken = ended
+        if waited > _NOTICEABLE_SECONDS:
+            # As many more as could have been read meanwhile.
+            more = int(waited / busy) if busy else 1
+            self.window, self._in_time = min(self.window + max(more, 1), self._threads), 0
         else:
             self._in_time += 1
             if self._in_time % _IN_TIME_BEFORE_FEWER == 0:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_m2p.client import Page, PageStream
 from airflow_provider_m2p.client import pages as pages_module
-from airflow_provider_m2p.client.pages import Pages
+from airflow_provider_m2p.client.pages import Pages, _Ahead
+from airflow_provider_m2p.client.retry import Cancellation
 from airflow_provider_m2p.client.token import Clock
 from airflow_provider_m2p.exceptions import M2PApiError, M2PConfigError, M2PPaginationError, M2PResponseError
 
@@ -397,6 +398,19 @@ def test_more_pages_are_in_flight_while_the_reader_waits(platform: Platform, mak
     # What is under way already is not taken back, and a page asked for may not have arrived there yet.
     assert all(ahead[number] <= 2 for number in range(20 + 5 + 3 * 8, 100))
     assert max(ahead[number] for number in range(20)) > 2
+
+
+@pytest.mark.parametrize(
+    ("busy", "waited", "window"),
+    [(0.02, 0.005, 2), (0.02, 0.015, 3), (0.02, 0.05, 4), (0.02, 0.09, 6), (0.005, 0.05, 8), (0, 0.05, 3)],
+)
+def test_as_many_more_pages_are_in_flight_as_could_have_been_read(busy: float, waited: float, window: int) -> None:
+    moments = iter([0, busy, busy + waited])
+    ahead = _Ahead(lambda number, _: number, 8, Cancellation(), lambda: next(moments))
+    ahead.fill(1, 2)
+    assert ahead.take(1) == 1
+    assert ahead.window == window
+    ahead.close()
 
 
 def test_few_pages_are_in_flight_for_a_reader_who_need_not_wait(platform: Platform, make_client: MakeClient) -> None:
