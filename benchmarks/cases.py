@@ -86,6 +86,8 @@ def latency(bench: Bench, results: Results) -> None:
         ("ours-psycopg3", LATENCY_MS, 8),
         ("ours-psycopg3", 0, 4),
         ("ours-psycopg3", LATENCY_MS, 4),
+        ("ours-psycopg3", 0, 16),
+        ("ours-psycopg3", LATENCY_MS, 16),
         ("dlt-postgres-tuned", LATENCY_MS, 1),
         ("airflow-postgres", LATENCY_MS, 1),
     ]

@@ -222,7 +222,7 @@ class Dialect:
         return lambda: answer
 
     def settle(self) -> None:
-        """Wait until nothing is under way: else the connection is for nobody else. Raise what went wrong with rows."""
+        """Wait until nothing is under way on the connection, and raise what went wrong with rows that were."""
 
     def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
         """Write rows of texts into the stage."""
