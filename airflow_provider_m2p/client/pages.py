@@ -23,6 +23,8 @@ _PAGES_BEFORE_SPECULATION = 3
 #: Pages under way from the start. Each costs memory, and its thread competes with the reader for the interpreter.
 _FEW = 2
 _NOTICEABLE_SECONDS = 0.01
+#: Who waits so long for the first page, its token and connection included, will wait for others.
+_LONG_SECONDS = 0.03
 _IN_TIME_BEFORE_FEWER = 8
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,6 @@ class Pages:
         self.total_rows: int | None = None
         self.total_changed = False
         self.digest = ""
-        self._fetch = fetch
         self._again = again
         self._paging = paging
         self._max_pages = max_pages
@@ -124,7 +125,7 @@ class Pages:
     def _read(self) -> Iterator[Page]:
         try:
             number = 0
-            fetched: Fetched | None = self._fetch(0, self._stop)
+            fetched: Fetched | None = self._ahead.first()
             while fetched is not None:
                 answer = fetched.answer
                 self._refuse_repeat(number, fetched)
@@ -308,9 +309,18 @@ class _Ahead:
         self._clock = clock
         self.window = self._least = min(_FEW, threads)
         self._in_time = 0
-        self._taken = clock()
+        self._taken = 0.0
         self._executor: ThreadPoolExecutor | None = None
         self._under_way: deque[tuple[int, Future[Fetched]]] = deque()
+
+    def first(self) -> Fetched:
+        """Return page 0, fetched by the caller's own thread."""
+        began = self._clock()
+        fetched = self._fetch(0, self._stop)
+        self._taken = self._clock()
+        if self._taken - began > _LONG_SECONDS:
+            self.window = self._threads
+        return fetched
 
     def fill(self, begin: int, end: int) -> None:
         """

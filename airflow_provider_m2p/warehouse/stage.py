@@ -126,13 +126,15 @@ class Stage:
 
     def add(self, page: Page) -> None:
         """
-        Take in the rows of a page; to be exact those of the page before it, while this one's rows are looked up.
+        Take in the rows of a page, or if they have to be looked up those of the page before it meanwhile.
 
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: a row lacks its key, or holds what the database cannot.
         """
         before, self._asked = self._asked, self._ask(page)
         self._take(before)
+        if self._asked.others is None:
+            self.finish()
 
     def finish(self) -> None:
         """Take in the rows of the last page."""

@@ -405,12 +405,21 @@ def test_more_pages_are_in_flight_while_the_reader_waits(platform: Platform, mak
     [(0.02, 0.005, 2), (0.02, 0.015, 3), (0.02, 0.05, 4), (0.02, 0.09, 6), (0.005, 0.05, 8), (0, 0.05, 3)],
 )
 def test_as_many_more_pages_are_in_flight_as_could_have_been_read(busy: float, waited: float, window: int) -> None:
-    moments = iter([0, busy, busy + waited])
+    moments = itertools.accumulate([0, 0.03, busy, waited])
     ahead = _Ahead(lambda number, _: number, 8, Cancellation(), lambda: next(moments))
+    assert ahead.first() == 0
     ahead.fill(1, 2)
     assert ahead.take(1) == 1
     assert ahead.window == window
     ahead.close()
+
+
+@pytest.mark.parametrize(("first", "window"), [(0.029, 2), (0.031, 8)])
+def test_a_first_page_that_takes_long_lets_all_be_in_flight_at_once(first: float, window: int) -> None:
+    moments = iter([5, 5 + first])
+    ahead = _Ahead(lambda number, _: number, 8, Cancellation(), lambda: next(moments))
+    ahead.first()
+    assert ahead.window == window
 
 
 def test_few_pages_are_in_flight_for_a_reader_who_need_not_wait(platform: Platform, make_client: MakeClient) -> None:
