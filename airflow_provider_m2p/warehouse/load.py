@@ -37,6 +37,8 @@ class Load:
     :param books: the schema's books, on a connection that is this load's own.
     :param spec: what to load where.
     :param for_review: whether the stage is to outlive the connection.
+    :raises M2PSchemaError: the table was made for another key or write mode.
+    :raises sqlalchemy.exc.DBAPIError: the user may not write.
     """
 
     def __init__(self, books: Books, spec: LoadSpec, *, for_review: bool = False) -> None:
@@ -47,7 +49,7 @@ class Load:
         self._for_review = for_review
         with dialect.looking(spec.full_name):
             self._version = books.version(spec.table, spec.tenant_id)
-            target = Target.inspect(spec, books)
+            target = Target.to_load(spec, books)
             shape = target.shape()
             known = self._known_rows(target, shape)
             if swept := sweep(dialect, spec.schema):

@@ -81,20 +81,18 @@ class Loader:
         """
         self._check_spec()
         with self._connected() as books:
-            self._check(books)
+            self._prepare(books)
+            with books.dialect.looking(self.spec.full_name):
+                Target.to_load(self.spec, books)
 
-    def _check(self, books: Books) -> None:
+    def _prepare(self, books: Books) -> None:
+        """See that there is a place for the table, and that there are books."""
         dialect = books.dialect
         with dialect.connection.begin():
             dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
             missing = books.missing()
         if missing:
             self._create(books)
-        with dialect.looking(self.spec.full_name):
-            target = Target.inspect(self.spec, books)
-            target.check_key()
-            target.try_writing()
-            books.try_writing()
 
     def _create(self, books: Books) -> None:
         dialect = books.dialect
@@ -173,7 +171,7 @@ class Loader:
         with closing(pages):
             self._check_spec()
             with self._connected() as books:
-                self._check(books)
+                self._prepare(books)
                 while True:
                     with closing(pages):
                         try:

@@ -70,9 +70,9 @@ def stage(
             f"{dialect.connection.dialect.name} commits every change of a schema at once, so a load cannot be "
             "rehearsed there. Load without review, or into PostgreSQL or SQLite."
         )
-    discard(books, spec)
     load = Load(books, spec, for_review=True)
     try:
+        discard(books, spec)
         read = load.read(pages, before)
         staged = load.stage.staged()
         plan = _rehearse(books, spec, read, staged, lock_seconds)

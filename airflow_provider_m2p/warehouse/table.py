@@ -88,6 +88,22 @@ class Target:
         ]
         return target
 
+    @classmethod
+    def to_load(cls, spec: LoadSpec, books: Books) -> Target:
+        """
+        Look at the table as it is now, and find out whether a load can go into it.
+
+        :raises M2PSchemaError: it was made for another key or write mode.
+        :raises sqlalchemy.exc.DBAPIError: the user may not write to it, or to the books.
+        """
+        target = cls.inspect(spec, books)
+        target.check_key()
+        if target.exists:
+            columns = [sa.Column(name, column_type) for name, column_type in target.present.items()]
+            target.dialect.try_writing(sa.Table(spec.table, sa.MetaData(), *columns, schema=spec.schema))
+        books.try_writing()
+        return target
+
     @property
     def dialect(self) -> Dialect:
         """The database."""
@@ -193,12 +209,6 @@ class Target:
                 f"key_columns={list(self.spec.key_columns)} needs a unique key on ({expected}), the table has {has}. "
                 f"{'Correct key_columns or write_mode' if self.unique else 'Add that key'}, or load into another table."
             )
-
-    def try_writing(self) -> None:
-        """Find out whether the user may change the rows of the table, if it exists."""
-        if self.exists:
-            columns = [sa.Column(name, column_type) for name, column_type in self.present.items()]
-            self.dialect.try_writing(sa.Table(self.spec.table, sa.MetaData(), *columns, schema=self.spec.schema))
 
     def plan(self, staged: Staged) -> tuple[list[StoredColumn], list[dict[str, Any]]]:
         """
