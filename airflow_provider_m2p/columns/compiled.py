@@ -8,6 +8,7 @@ in C; what is left to do in Python is done to a column at a time, and only to th
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -63,7 +64,7 @@ class Compiled:
     The decoder of a shape's rows.
 
     ``columns`` tells what the values of each of the shape's columns are, ``respells`` whether rows must have their
-    names made speakable before they are decoded.
+    names made speakable before they are decoded, ``dropped`` how many values of ignored fields were read.
 
     :param shape: as it is now.
     :param json: gives the text of an array or object.
@@ -74,6 +75,7 @@ class Compiled:
         self._shape = shape
         self._json, self._text = json, text
         self.respells = False
+        self.dropped: Counter[Field] = Counter()
         self.columns = [Column(str, nullable=True, special=True)] * len(shape.columns)
         row, self._take = self._object(shape.root, sure=True)
         self._decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
@@ -159,7 +161,7 @@ class Compiled:
     def _field(self, child: Field, *, sure: bool) -> tuple[Any, _Take | None]:
         """Return the type as which a field is decoded, and what takes its values if they are wanted."""
         if child.ignored and not child.children:
-            return msgspec.Raw, None
+            return msgspec.Raw, self._drop(child, lambda raws: _joined(b"\0", raws).split(b"\0").count(b"null"))
         if child.children and child.tokens:
             return msgspec.Raw, self._object_or_leaf(child)
         if child.children:
@@ -168,7 +170,10 @@ class Compiled:
 
     def _object_or_leaf(self, child: Field) -> _Take:
         struct, take_objects = self._object(child, sure=False)
-        take_leaf = None if child.position is None else self._column(child, Column(str, nullable=True, special=True))
+        if child.position is None:
+            take_leaf = self._drop(child, lambda texts: texts.count(None))
+        else:
+            take_leaf = self._column(child, Column(str, nullable=True, special=True))
         decode, plain = msgspec.json.Decoder(struct).decode, self._plain_text(child)
 
         def split(raw: msgspec.Raw | None) -> tuple[Any, str | None]:
@@ -180,8 +185,15 @@ class Compiled:
         def take(values: Sequence[Any], columns: list[Sequence[Any]]) -> None:
             objects, texts = zip(*map(split, values), strict=True)
             take_objects(objects, columns)
-            if take_leaf is not None:
-                take_leaf(texts, columns)
+            take_leaf(texts, columns)
+
+        return take
+
+    def _drop(self, child: Field, nulls: Callable[[Sequence[Any]], int]) -> _Take:
+        """Return what counts the values of a field that has no column."""
+
+        def take(values: Sequence[Any], _: list[Sequence[Any]]) -> None:
+            self.dropped[child] += len(values) - nulls(values)
 
         return take
 

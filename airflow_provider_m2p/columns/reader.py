@@ -29,6 +29,7 @@ from airflow_provider_m2p.exceptions import M2PResponseError
 _LAST_NULL: Final = f"\t{NULL}".encode()
 _SAMPLE: Final = 50
 _CACHED: Final = 4096
+_CACHED_BYTES: Final = 1000
 # So many rows at a time stay in the processor's cache between one step and the next.
 _SLICE: Final = 100
 _MISFITS: Final = (Misfit, msgspec.MsgspecError, ValueError, RecursionError)
@@ -149,11 +150,14 @@ class RowReader:
         if code.respells:
             rows = self._respell(rows)
         parts = []
+        code.dropped.clear()
         for at in range(0, len(rows), _SLICE):
             # Threads that fetch and write need the interpreter often, and briefly. Nobody hands it over unasked sooner
             # than after 5 ms, in which the database would wait.
             time.sleep(0)
             parts.append(write(code, code.read(rows[at : at + _SLICE])))
+        for field, count in code.dropped.items():
+            field.dropped += count
         return parts
 
     def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
@@ -173,11 +177,14 @@ class _Values:
     """Texts of the values that have no field of their own type."""
 
     def __init__(self) -> None:
-        # Arrays take long to put into canonical form, and many rows have the same ones.
-        self.json = lru_cache(_CACHED)(self._json)
+        self._cached_json = lru_cache(_CACHED)(self._json)
         self._exact = msgspec.json.Decoder(float_hook=Decimal).decode
         self._as_sent = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode())).decode
         self._sorted = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
+
+    def json(self, source: bytes) -> str:
+        """Return an array or object in canonical form. That takes long, and many rows have the same short ones."""
+        return self._cached_json(source) if len(source) <= _CACHED_BYTES else self._json(source)
 
     def _json(self, source: bytes) -> str:
         """Return an array or object as text without needless space and with sorted keys."""

@@ -30,6 +30,7 @@ class Field:
     :param position: the column's place in the row hash; ``None`` while it is no column.
     :param always: whether no row (of those that have the enclosing object) lacked it or had it ``null``.
     :param ignored: left out of the table by the schema policy.
+    :param dropped: how many values were left out.
     :param filled: how many of the rows that were taken in had a value here.
     :param objects: how many of those values were objects.
     """
@@ -41,6 +42,7 @@ class Field:
     position: int | None = None
     always: bool = True
     ignored: bool = False
+    dropped: int = 0
     filled: int = 0
     objects: int = 0
     children: dict[str, Field] = field(default_factory=dict)
@@ -86,9 +88,9 @@ class Shape:
         self.columns.append(node)
 
     @property
-    def ignored(self) -> list[Path]:
-        """Paths of the fields that the table does not take."""
-        return [node.path for node in self.root.walk() if node.ignored]
+    def ignored(self) -> dict[Path, int]:
+        """How many values were left out, by the paths of the fields that the table does not take."""
+        return {node.path: node.dropped for node in self.root.walk() if node.ignored}
 
     def observe(self, rows: Iterable[msgspec.Raw], page: int) -> None:
         """

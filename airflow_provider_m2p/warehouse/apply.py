@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -14,9 +15,9 @@ import sqlalchemy as sa
 from airflow_provider_m2p.columns import names
 from airflow_provider_m2p.columns.elements import PARENT, POSITION
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
-from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.books import Books, StoredColumn
+from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name
@@ -52,9 +53,10 @@ class Doubtful(Exception):
     """Rows came twice and others are missing: the list moved while it was read, or has rows twice. Read it again."""
 
 
-def child_spec(spec: LoadSpec, path: Path, name_limit: int) -> LoadSpec:
+def child_spec(spec: LoadSpec, array: StoredColumn, name_limit: int) -> LoadSpec:
     """Return how the elements of an array are loaded: into a table of their own, keyed by parent and position."""
-    table = names.cut(f"{spec.table}__{names.join(path)}", path, name_limit)
+    # By the name that the array would have as a column, which no other field has.
+    table = names.cut(f"{spec.table}__{array.name}", array.path, name_limit)
     parent = (f"{PARENT}.{names.join(tuple(name.split('.')))}" for name in spec.key_columns)
     return replace(spec, table=table, key_columns=(*parent, POSITION), child_tables=False)
 
@@ -97,34 +99,43 @@ class Apply:
             pages=read.pages,
             rows_read=staged.rows,
         )
-        merge = self._evolve(spec, staged, moment, result)
-        children = {
-            path: self._evolve(child_spec(spec, path, self._dialect.name_limit), child, moment, result)
-            for path, child in staged.children.items()
-        }
+        evolutions = self._evolutions(staged)
+        result.schema_changes = check_policy(spec, evolutions)
+        merge, *children = [self._evolve(evolution, moment) for evolution in evolutions]
         # MySQL commits when it makes an index, so this is the last moment to make one.
-        for each in (merge, *children.values()):
+        for each in (merge, *children):
             if each is not None and not each.in_place:
                 self._dialect.prepare_stage(each.stage, [value for _, value in each.keys])
         if merge is not None:
             if self._before_merge is not None:
                 self._before_merge(merge)
             may_delete = self._merge(merge, read, result)
-            for child in children.values():
-                if child is not None:
-                    self._merge_children(child, merge, may_delete)
+            for child in filter(None, children):
+                self._merge_children(child, merge, may_delete)
+            self._refill_later(merge, [*filter(None, children)])
         for finish in self._last:
             finish()
         self._books.note(spec, result, read.started_at, moment)
         return result
 
-    def _evolve(self, spec: LoadSpec, staged: Staged, moment: datetime, result: LoadResult) -> Merge | None:
-        """Bring a table into the form of its rows, and return how to merge them; ``None`` if there is no column yet."""
+    def _evolutions(self, staged: Staged) -> list[Evolution]:
+        """Return what must become of the table, and of those of its arrays."""
+        table = self._evolution(self._spec, staged)
+        arrays = {column.path: column for column in table.columns}
+        return [table] + [
+            self._evolution(child_spec(self._spec, arrays[path], self._dialect.name_limit), child)
+            for path, child in staged.children.items()
+        ]
+
+    def _evolution(self, spec: LoadSpec, staged: Staged) -> Evolution:
         target = Target.inspect(spec, self._books)
         target.check_key()
-        planned, changes = target.plan(staged)
-        of = {} if spec is self._spec else {"table": spec.table}
-        result.schema_changes += [of | change for change in changes]
+        return Evolution(target, staged)
+
+    def _evolve(self, evolution: Evolution, moment: datetime) -> Merge | None:
+        """Bring a table into the form of its rows, and return how to merge them; ``None`` if there is no column yet."""
+        target, staged, planned = evolution.target, evolution.staged, evolution.columns
+        spec = target.spec
         if not planned:
             return None
         table, stage = target.table(planned), staged.table
@@ -138,11 +149,11 @@ class Apply:
         # A stage that becomes the table has, until the load is done, one column more: the order of the rows.
         has_room = len(table.columns) < self._dialect.max_columns
         becomes_table = staged.in_place and as_staged and has_room and not target.exists
-        target.evolve(planned, spec.load_id, moment, create=not becomes_table)
+        evolution.apply(spec.load_id, moment, create=not becomes_table)
         new_key = target.unique_columns(planned) if self._dialect.adds_key_last and not target.exists else []
         if becomes_table:
             names = {value.name: column.name for column, value in values.values()}
-            target.adopt(table, stage, names, spec.load_id, moment)
+            evolution.adopt(table, stage, names, spec.load_id, moment)
             values = {path: (column, column) for path, (column, _) in values.items()}
             stage = table
             self._last.append(partial(self._dialect.drop_column, table, table.c._m2p_ord.name))
@@ -163,7 +174,8 @@ class Apply:
             load_id=spec.load_id,
             moment=moment,
             fresh=not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar(),
-            force=bool(target.lost),
+            is_new=not target.exists,
+            lost=bool(target.lost),
             in_place=becomes_table,
             new_key=new_key,
         )
@@ -179,12 +191,18 @@ class Apply:
         self._refuse_moved(read, result)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
         live, gone = merge.live_and_gone() if may_delete else (0, 0)
-        if gone > spec.max_delete_ratio * live:
+        if gone > Fraction(str(spec.max_delete_ratio)) * live:
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {gone} of the {live} rows "
                 f"that {spec.full_name} has of tenant {spec.tenant_id!r}: more than "
                 f"max_delete_ratio={spec.max_delete_ratio} allows. Nothing was written. "
                 "If they are really gone, run once with a higher ratio (1 allows all)."
+            )
+        undone = spec.write_mode == "append" and not result.rows_read and merge.written_before()
+        if undone and spec.max_delete_ratio < 1:
+            raise M2PLoadError(
+                f"The platform's list is empty, but an earlier attempt of this load wrote rows into {spec.full_name}. "
+                "Nothing was written. If they are really gone, run once with max_delete_ratio=1."
             )
         if merge.in_place:
             counts = Counts(inserted=result.rows_read - result.duplicates)
@@ -197,7 +215,7 @@ class Apply:
     def _add_key(self, merge: Merge) -> int:
         """Give the table, whose rows are in place, its key, and return how many rows had to go for that."""
         try:
-            with self._connection.begin_nested():
+            with self._dialect.attempt():
                 self._dialect.add_key(merge.table, merge.new_key)
             return 0
         except sa.exc.IntegrityError:
@@ -221,6 +239,18 @@ class Apply:
         else:
             gone = staged.where(parent.staged).correlate(child.table)
         write(child, self._spec.write_mode, sa.and_(child.live, gone))
+
+    @staticmethod
+    def _refill_later(table: Merge, children: list[Merge]) -> None:
+        """Where columns were lost, see that later loads write all rows again that this one had not whole."""
+        for merge in (table, *children):
+            if merge.lost and not merge.is_new:
+                merge.forget_hashes()
+        lost = [child for child in children if child.lost]
+        if lost and not table.lost:
+            # Its rows' hashes decide whether their arrays are looked at. Where a table is gone, or has no row of a
+            # tenant, that tenant's next load looks at all of them anyway.
+            table.forget_hashes(others=any(not child.is_new for child in lost))
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""

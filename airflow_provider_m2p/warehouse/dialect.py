@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.names import META_PREFIX
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_provider_m2p.columns.shape import Field
 
 _KEY_LENGTH = 255
+#: A column while another is widened. No field's column is ever called so.
+_WIDER = f"{META_PREFIX}wider"
 
 #: In place of the last digit of a raw hash: the row may have lost fields to the schema policy.
 INCOMPLETE = "-"
@@ -192,15 +195,23 @@ class Dialect:
                 f"The key column {name!r} would have to change from {source.value} to {target.value}, which "
                 f"{self.connection.dialect.name} cannot do in place. Load into a new table."
             )
-        stored: sa.ColumnElement[Any] = sa.column(name)
-        wider = sa.Column(f"{name[:40]}__wider", self.column_type(target))
-        self.add_columns(table, [wider])
-        value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
-        self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
+        wider = self._widened(table, name, source, target)
         self.drop_column(table, name)
         self.execute(
             f"ALTER TABLE {self.qualified(table)} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}"
         )
+
+    def _widened(self, table: sa.Table, name: str, source: Kind, target: Kind) -> sa.Column[Any]:
+        """Add a column with what another holds, as a wider kind, and return it."""
+        stored: sa.ColumnElement[Any] = sa.column(name)
+        wider = sa.Column(_WIDER, self.column_type(target))
+        columns = sa.inspect(self.connection).get_columns(table.name, table.schema)
+        if wider.name in {column["name"] for column in columns}:  # a load that died here left it
+            self.drop_column(table, wider.name)
+        self.add_columns(table, [wider])
+        value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
+        self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
+        return wider
 
     def widen_staged(
         self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool
@@ -351,6 +362,12 @@ class Dialect:
         else:
             with self.connection.begin():
                 yield
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Run what may fail without harm to the transaction that is under way."""
+        with self.connection.begin_nested() if self.transactional_ddl else contextlib.nullcontext():
+            yield
 
     def in_place(self) -> bool:
         """

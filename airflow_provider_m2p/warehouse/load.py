@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind, Tokens
+from airflow_provider_m2p.columns.names import join
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
-from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Held
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.stage import Stage
@@ -49,7 +50,7 @@ class Load:
         self._for_review = for_review
         with dialect.looking(spec.full_name):
             self._version = books.version(spec.table, spec.tenant_id)
-            target = Target.to_load(spec, books)
+            target, self._arrays = targets(spec, books)
             shape = target.shape()
             known = self._known_rows(target, shape)
             if swept := sweep(dialect, spec.schema):
@@ -122,29 +123,44 @@ class Load:
         )
 
     def _child_stage(self, path: Path) -> Stage:
-        spec = child_spec(self._spec, path, self._dialect.name_limit)
-        with self._dialect.looking(self._spec.full_name):
-            target = Target.inspect(spec, self._books)
-            target.check_key()
-        return self._new_stage(target.shape())
+        if path not in self._arrays:  # it gets its table, and that its name, when the load is applied
+            array = StoredColumn(join(path), path, Kind.CHILD, 0)
+            self._arrays[path] = Target(child_spec(self._spec, array, self._dialect.name_limit), self._books)
+        return self._new_stage(self._arrays[path].shape())
 
-    def _has_lost_columns(self, target: Target) -> bool:
-        """Tell whether somebody dropped columns that the table, or that of one of its arrays, had."""
-        if self._spec.child_tables:
-            arrays = [path for path, column in target.columns.items() if column.kind is Kind.CHILD]
-            specs = [child_spec(self._spec, path, self._dialect.name_limit) for path in arrays]
-            if any(Target.inspect(spec, self._books).lost for spec in specs):
-                return True
-        return bool(target.lost)
+    def _misses_rows(self, target: Target) -> bool:
+        """Tell whether somebody dropped columns of the table, or of its arrays' tables, or emptied one of those."""
+        if target.lost or any(child.lost or not child.exists for child in self._arrays.values()):
+            return True
+        return not all(self._has_rows(child) for child in self._arrays.values())
+
+    def _has_rows(self, target: Target) -> bool:
+        """Tell whether the table has rows of the tenant that stand for something as it is now."""
+        live = target.live(target.table(list(target.columns.values())))
+        return bool(self._connection.execute(sa.select(sa.exists().where(live))).scalar())
 
     def _known_rows(self, target: Target, shape: Shape) -> Held | None:
         """Return the rows that the table holds, where a row may be skipped that is there already."""
-        if not target.exists or self._spec.write_mode == "append" or self._has_lost_columns(target):
+        if not target.exists or self._spec.write_mode == "append" or self._misses_rows(target):
+            return None
+        if not self._has_rows(target):
             return None
         table = target.table(list(target.columns.values()))
-        live = target.live(table)
-        if not self._connection.execute(sa.select(sa.exists().where(live))).scalar():
-            return None
         names = {column.path: column.name for column in target.columns.values()}
         keys = [table.c[names[path]] for path in shape.key]
-        return Held(table, keys, live)
+        return Held(table, keys, target.live(table))
+
+
+def targets(spec: LoadSpec, books: Books) -> tuple[Target, dict[Path, Target]]:
+    """
+    Look at the table and at those of its arrays, and find out whether a load can go into them.
+
+    :returns: the table, and those of the arrays that have one, or had, by the arrays' paths.
+    :raises M2PSchemaError: a table was made for another key or write mode.
+    :raises sqlalchemy.exc.DBAPIError: the user may not write to a table, or to the books.
+    """
+    target = Target.to_load(spec, books)
+    books.try_writing()
+    arrays = [column for column in target.columns.values() if column.kind is Kind.CHILD and spec.child_tables]
+    limit = books.dialect.name_limit
+    return target, {array.path: Target.to_load(child_spec(spec, array, limit), books) for array in arrays}

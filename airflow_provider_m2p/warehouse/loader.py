@@ -27,14 +27,13 @@ from airflow_provider_m2p.warehouse.apply import Doubtful, child_spec
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect, TextLost
 from airflow_provider_m2p.warehouse.errors import as_ours
-from airflow_provider_m2p.warehouse.load import Load
+from airflow_provider_m2p.warehouse.load import Load, targets
 from airflow_provider_m2p.warehouse.merge import WRITERS
 from airflow_provider_m2p.warehouse.mysql import MySQL
 from airflow_provider_m2p.warehouse.postgres import Postgres
 from airflow_provider_m2p.warehouse.review import LoadPlan
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.sqlite import SQLite
-from airflow_provider_m2p.warehouse.table import Target
 
 DIALECTS: Final[dict[str, type[Dialect]]] = {
     "postgresql": Postgres,
@@ -83,11 +82,16 @@ class Loader:
         with self._connected() as books:
             self._prepare(books)
             with books.dialect.looking(self.spec.full_name):
-                Target.to_load(self.spec, books)
+                targets(self.spec, books)
 
     def _prepare(self, books: Books) -> None:
-        """See that there is a place for the table, and that there are books."""
+        """See that there can be such a table, and that there are books."""
         dialect = books.dialect
+        if len(self.spec.table.encode()) > dialect.name_limit:
+            raise M2PConfigError(
+                f"The table name {self.spec.table!r} is longer than the {dialect.name_limit} bytes that the database "
+                "allows. Choose a shorter one."
+            )
         with dialect.connection.begin():
             dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
             missing = books.missing()
@@ -157,10 +161,10 @@ class Loader:
             stored = books.columns(self.spec.table)
             tables = {self.spec.table: [column for column in stored if column.kind is not Kind.CHILD]}
             fields = {column.name: column.path for column in stored}
-            for array in (column.path for column in stored if column.kind is Kind.CHILD):
+            for array in (column for column in stored if column.kind is Kind.CHILD):
                 child = child_spec(self.spec, array, books.dialect.name_limit).table
                 tables[child] = [
-                    replace(column, path=_field_of_element(array, column.path, fields))
+                    replace(column, path=_field_of_element(array.path, column.path, fields))
                     for column in books.columns(child)
                 ]
             return tables

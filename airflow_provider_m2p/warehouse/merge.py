@@ -50,7 +50,8 @@ class Merge:
     :param load_id: which load this is.
     :param moment: the instant that is written as the time of the load, in UTC.
     :param fresh: whether the tenant has no rows in the table.
-    :param force: rewrite rows that seem unchanged, because the table lost a column.
+    :param is_new: whether the table was made by this load.
+    :param lost: whether columns of the table were lost: rows that seem unchanged are written again.
     :param in_place: whether the stage has become the table: then both are the same.
     :param new_key: columns of the key that a new table gets once its rows are in; none if it has one, or gets none.
     """
@@ -65,7 +66,8 @@ class Merge:
     load_id: str
     moment: datetime
     fresh: bool
-    force: bool
+    is_new: bool
+    lost: bool
     in_place: bool
     new_key: list[str]
 
@@ -97,6 +99,11 @@ class Merge:
         live, seen = self.dialect.connection.execute(select).one()
         return live, live - seen
 
+    def written_before(self) -> bool:
+        """Tell whether an earlier attempt of this load wrote rows that are still there."""
+        earlier = sa.exists().where(self.own, self.table.c[LOAD_ID] == self.load_id)
+        return bool(self.dialect.connection.execute(sa.select(earlier)).scalar())
+
     def insert(self, where: sa.ColumnElement[bool]) -> int:
         """Insert the staged rows that satisfy ``where``."""
         meta: dict[str, Any] = {
@@ -112,6 +119,18 @@ class Merge:
         select = sa.select(*(value for _, value in self.values), *meta.values()).where(self.staged, where)
         return self.execute(sa.insert(self.table).from_select(targets, select))
 
+    def forget_hashes(self, *, others: bool = True) -> None:
+        """
+        Have later loads take every row for changed that was not staged whole by this one.
+
+        :param others: whether also those of other tenants.
+        """
+        whole = sa.exists().where(self.staged, self.same_key).correlate(self.table)
+        rows = sa.or_(~self.own, ~whole) if others else sa.and_(self.own, ~whole)
+        if VALID_TO in self.table.c:
+            rows = sa.and_(rows, self.table.c[VALID_TO].is_(None))
+        self.execute(sa.update(self.table).where(rows).values({ROW_HASH: "", RAW_HASH: ""}))
+
     @property
     def instant(self) -> sa.ColumnElement[Any]:
         """The time of the load, as a value of the table's type."""
@@ -120,7 +139,9 @@ class Merge:
 
 def append(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Add all rows; first remove what an earlier attempt of the same load added."""
-    merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
+    # A table without a key may be one that PostgreSQL replicates: it lets nobody delete from that, not even nothing.
+    if merge.written_before():
+        merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
     return Counts(inserted=merge.insert(sa.true()))
 
 
@@ -147,7 +168,7 @@ def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict
     if mark is not None:
         differs.append(table.c[DELETED_AT].is_not(None))
         changes[DELETED_AT] = sa.null()
-    if merge.force:
+    if merge.lost:
         differs = [sa.true()]
     updated = merge.dialect.update_from(
         table, stage, changes, sa.and_(merge.own, merge.staged, merge.same_key, sa.or_(*differs))
@@ -160,7 +181,7 @@ def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict
 def history(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Close the interval of what changed or disappeared, and open one for what is new or has changed (SCD type 2)."""
     table, stage = merge.table, merge.stage
-    differs = sa.true() if merge.force else table.c[ROW_HASH] != stage.c.row_hash
+    differs = sa.true() if merge.lost else table.c[ROW_HASH] != stage.c.row_hash
     changed = sa.exists().where(merge.staged, merge.same_key, differs).correlate(table)
     updated = merge.execute(sa.update(table).where(merge.live, changed).values({VALID_TO: merge.moment}))
     current = sa.exists().where(merge.live, merge.same_key).correlate(stage)

@@ -14,6 +14,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PLoadError
 from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
@@ -113,21 +114,21 @@ class MySQL(Dialect):
         return sa.cast(column, sa.CHAR())
 
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
-        new_type = self.column_type(target, key=key)
-        specification = new_type.compile(dialect=self.connection.dialect)
+        specification = self.column_type(target, key=key).compile(dialect=self.connection.dialect)
         prefix, quoted = f"ALTER TABLE {self.qualified(table)}", self.quote(name)
         if key:
             self.execute(f"{prefix} MODIFY COLUMN {quoted} {specification} NOT NULL")
             return
-        wider = sa.Column(f"{name[:40]}__wider", new_type)
-        present = {column["name"] for column in sa.inspect(self.connection).get_columns(table.name, table.schema)}
-        if wider.name in present:  # a load that died here left it
-            self.drop_column(table, wider.name)
-        self.add_columns(table, [wider])
-        stored: sa.ColumnElement[Any] = sa.column(name)
-        value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, new_type)
-        self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
-        self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {self.quote(wider.name)} {quoted} {specification}")
+        wider = self.quote(self._widened(table, name, source, target).name)
+        self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {wider} {quoted} {specification}")
+
+    def check(self, table: sa.Table) -> None:
+        if not sa.inspect(self.connection).has_table(table.name, table.schema):
+            # Nobody can ask what he may do, only try.
+            name = stage_name(for_review=False)
+            probe = sa.Table(name, sa.MetaData(), sa.Column("probe", sa.Integer), schema=table.schema)
+            probe.create(self.connection)
+            probe.drop(self.connection)
 
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
 from airflow_provider_m2p.warehouse.copy import Copy
 from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others, TextLost
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
@@ -123,7 +123,10 @@ class Postgres(Dialect):
         self.execute(f"{prefix} {', '.join(changes)}")
         renames = [f"RENAME COLUMN {self.quote(name)} TO {self.quote(new)}" for name, new in names.items()]
         renames.append(f"RENAME TO {self.quote(table.name)}")
-        self.execute("; ".join(f"{prefix} {rename}" for rename in renames))
+        with contextlib.closing(self._cursor()) as cursor:
+            # psycopg 3 may be told to prepare every statement; prepared ones cannot be sent many at a time.
+            options = {"prepare": False} if hasattr(cursor, "copy") else {}
+            cursor.execute("; ".join(f"{prefix} {rename}" for rename in renames), **options)
 
     def _spelled(self, column: sa.Column[Any]) -> str:
         return str(column.type.compile(self.connection.dialect))
@@ -168,8 +171,14 @@ class Postgres(Dialect):
         self._copy_may_last = False
         self._asked: Future[Others] | None = None
         self._kept_as_text = {Kind.TEXT}
+        settings = sa.select(*(sa.func.current_setting(name) for name in ("lock_timeout", "client_encoding")))
+        self._lock_timeout, encoding = connection.execute(settings).one()
+        if encoding != "UTF8":
+            raise M2PConfigError(
+                f"The connection's client_encoding is {encoding}, which does not have every character. Set it to utf8, "
+                "in the connection's extra or for the user."
+            )
         # Else a look at a table that somebody holds for himself takes for ever.
-        self._lock_timeout = connection.execute(sa.select(sa.func.current_setting("lock_timeout"))).scalar()
         if self._lock_timeout == "0":
             self.execute(f"SET lock_timeout = '{_LOOK_SECONDS}s'")
         connection.commit()

@@ -183,7 +183,7 @@ def _staged_as_dict(staged: Staged) -> dict[str, Any]:
         "columns": [[list(column.path), column.tokens] for column in staged.columns],
         "kinds": [kind.value for kind in staged.kinds],
         "key": [list(path) for path in staged.key],
-        "ignored": [list(path) for path in staged.ignored],
+        "ignored": [[list(path), count] for path, count in staged.ignored.items()],
         "rows": staged.rows,
         "children": [[list(path), _staged_as_dict(child)] for path, child in staged.children.items()],
     }
@@ -197,7 +197,7 @@ def _staged(dialect: Dialect, schema: str | None, record: dict[str, Any]) -> Sta
     types = [dialect.stage_type(kind, key=column.path in key) for column, kind in zip(columns, kinds, strict=True)]
     values = [sa.Column(column_name(place), column_type) for place, column_type in enumerate(types)]
     table = stage_table(dialect, record["table"], schema, values, for_review=True)
-    ignored = [tuple(path) for path in record["ignored"]]
+    ignored = {tuple(path): count for path, count in record["ignored"]}
     children = {tuple(path): _staged(dialect, schema, child) for path, child in record["children"]}
     return Staged(table, columns, kinds, key, ignored, record["rows"], children)
 

@@ -7,6 +7,7 @@ A staged row is either whole, or, when the target is known to hold the same row 
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_m2p.columns.names import Path
     from airflow_provider_m2p.columns.shape import Field
 
+log = logging.getLogger(__name__)
+
 _PREFIX: Final = "_m2p_stage"
 _MAX_AGE: Final = {"load": 24 * 3600, "review": 7 * 24 * 3600}
 _STAGE: Final = re.compile(rf"{_PREFIX}_({'|'.join(_MAX_AGE)})_([0-9a-f]+)_[0-9a-f]+")
@@ -37,7 +40,7 @@ class Staged:
     :param columns: the fields they hold.
     :param kinds: the kinds as which they hold them.
     :param key: paths of the key fields.
-    :param ignored: paths of the fields that were left out.
+    :param ignored: how many values were left out, by the paths of their fields.
     :param rows: how many rows came, those included that are the same as in the target.
     :param children: the same for the elements of each array, by the array's path.
     :param in_place: whether the stage can become the table.
@@ -47,7 +50,7 @@ class Staged:
     columns: list[Field]
     kinds: list[Kind]
     key: tuple[Path, ...]
-    ignored: list[Path]
+    ignored: dict[Path, int]
     rows: int
     children: dict[Path, Staged]
     in_place: bool = False
@@ -103,6 +106,11 @@ def sweep(dialect: Dialect, schema: str | None) -> list[str]:
     for name in sa.inspect(dialect.connection).get_table_names(schema=schema):
         stage = _STAGE.fullmatch(name)
         if stage and time.time() - int(stage[2], 16) > _MAX_AGE[stage[1]]:
-            sa.Table(name, sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
-            swept.append(name)
+            try:
+                with dialect.attempt():
+                    sa.Table(name, sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
+                swept.append(name)
+            except sa.exc.DBAPIError as error:
+                # Another user's, or another load was quicker. What is left over is no reason not to load.
+                log.warning("The old stage %s stays: %s. Its owner may drop it.", name, type(error.orig).__name__)
     return swept

@@ -1,0 +1,210 @@
+"""How a table must change to take the rows of a stage, and the statements that change it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns import names
+from airflow_provider_m2p.columns.elements import PARENT, POSITION
+from airflow_provider_m2p.columns.kinds import Kind, Tokens, kind_of
+from airflow_provider_m2p.columns.names import show
+from airflow_provider_m2p.columns.shape import Field
+from airflow_provider_m2p.exceptions import M2PSchemaError
+from airflow_provider_m2p.warehouse.books import StoredColumn
+from airflow_provider_m2p.warehouse.spec import LoadSpec
+from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
+from airflow_provider_m2p.warehouse.table import LOAD_ID, LOADED_AT, RAW_HASH, ROW_HASH, TENANT, VALID_FROM, Target
+
+_TEXT_KINDS = (Kind.TEXT, Kind.JSON)
+
+
+class Evolution:
+    """
+    What becomes of one table.
+
+    ``columns`` has the columns of data in the order of the stage, ``changes`` what the table needs for them, as the
+    result of the load tells it.
+
+    :param target: the table as it is.
+    :param staged: the rows that it is to take.
+    :raises M2PSchemaError: the table cannot take them.
+    """
+
+    def __init__(self, target: Target, staged: Staged) -> None:
+        self.target = target
+        self.staged = staged
+        self.columns: list[StoredColumn] = []
+        self.changes: list[dict[str, Any]] = []
+        self._spec = target.spec
+        self._dialect = target.dialect
+        self._plan()
+
+    def _plan(self) -> None:
+        target, named = self.target, self._names()
+        position = max((column.position for column in target.columns.values()), default=-1) + 1
+        for place, column in enumerate(self.staged.columns):
+            stored = target.columns.get(column.path)
+            name = stored.name if stored else named[column.path]
+            before = stored.kind if stored else target.strangers.get(name)
+            if before is None and name in target.strangers:
+                raise M2PSchemaError(
+                    f"Column {name!r} of table {self._spec.table!r} has the type {target.present[name]}, which cannot "
+                    f"hold the field {show(column.path)!r} exactly. Rename the column, or load into another table."
+                )
+            kind = self._kind(column, before, column_name(place))
+            change: dict[str, Any] = {"column": name, "field": show(column.path), "type": kind.value}
+            if before is not None:
+                change["from"] = before.value
+            if stored is None:
+                self.columns.append(StoredColumn(name, column.path, kind, position))
+                position += 1
+                self.changes.append({"change": "adopt" if name in target.strangers else "add", **change})
+            else:
+                self.columns.append(replace(stored, kind=kind))
+                if kind is not stored.kind:
+                    self.changes.append({"change": "widen", **change})
+        if target.exists:
+            missing = (column.name for column in target.meta_columns() if column.name not in target.present)
+            self.changes += [{"change": "add", "column": name, "field": None, "type": "instant"} for name in missing]
+        ignored = self.staged.ignored.items()
+        self.changes += [{"change": "ignore", "field": show(path), "values": count} for path, count in ignored]
+        self._dialect.check_columns(len(self.columns) + len(target.meta_columns()))
+
+    def _names(self) -> dict[names.Path, str]:
+        """Return the names of the columns that the books do not know."""
+        target, limit = self.target, self._dialect.name_limit
+        taken = {column.name: column.path for column in target.columns.values()}
+        taken |= {name: () for name in (*target.present, *self._dialect.system_columns) if name not in taken}
+        new = [column.path for column in self.staged.columns if column.path not in target.columns]
+        wishes = {names.join(path): path for path in sorted(new, reverse=True)}
+        named = {path: name for name, path in wishes.items() if name in target.strangers}
+        given = {path: path[-1] for path in new if path[0] in (PARENT, POSITION)}
+        taken |= {name: path for path, name in given.items()}
+        named |= given
+        free = [path for path in new if path not in named]
+        # The key comes first: no other field may take its name.
+        keys = names.assign([path for path in free if path in self.staged.key], taken, limit)
+        taken |= {name: path for path, name in keys.items()}
+        return named | keys | names.assign([path for path in free if path not in keys], taken, limit)
+
+    def _kind(self, column: Field, stored: Kind | None, name: str) -> Kind:
+        kind, spec = kind_of(column.tokens, stored), self._spec
+        assert kind is not None
+        if spec.child_tables and column.tokens & Tokens.ARRAY:
+            if column.tokens != Tokens.ARRAY or stored not in (None, Kind.CHILD):
+                raise M2PSchemaError(
+                    f"child_tables is on, but the field {show(column.path)!r} is not always an array, or table "
+                    f"{spec.table!r} has it in a column already. Load it with child_tables=False."
+                )
+            return Kind.CHILD
+        if stored is Kind.CHILD:
+            raise M2PSchemaError(
+                f"Table {spec.table!r} has the arrays {show(column.path)!r} in a child table. Load it with "
+                "child_tables=True, or into another table."
+            )
+        return kind if self._dialect.fits(self.staged.table, column, self.staged.table.c[name]) else Kind.TEXT
+
+    def apply(self, load_id: str, moment: datetime, *, create: bool = True) -> None:
+        """
+        Create the table, or bring it into its new form.
+
+        :param create: whether to make a table that does not exist. If not, :meth:`adopt` makes the stage that table.
+        """
+        target, books = self.target, self.target.books
+        table = target.table(self.columns)
+        changed = [column for column in self.columns if target.columns.get(column.path) != column]
+        # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
+        # yet in the table are made then; types that are wide and not yet so in the books are recognised.
+        added = [c for c in changed if c.path not in target.columns and c.name not in target.strangers]
+        books.forget_columns(self._spec.table, target.lost)
+        books.write_columns(self._spec.table, added, load_id, moment)
+        if not target.exists:
+            if create:
+                self._create(table)
+        else:
+            missing = [sa.Column(c.name, c.type) for c in table.columns if c.name not in target.present]
+            self._dialect.add_columns(table, missing)
+            keys = target.key_names(self.columns)
+            for stored in self.columns:
+                if stored.kind is Kind.CHILD:
+                    continue
+                before = self._kind_before(stored)
+                if before is not None and before is not stored.kind:
+                    self._dialect.widen_column(table, stored.name, before, stored.kind, key=stored.name in keys)
+        books.write_columns(self._spec.table, [c for c in changed if c not in added], load_id, moment)
+
+    def _create(self, table: sa.Table) -> None:
+        unique = self.target.unique_columns(self.columns)
+        if unique and not self._dialect.adds_key_last:
+            table.append_constraint(sa.PrimaryKeyConstraint(*unique))
+        elif not unique:
+            self._index(table)
+        table.create(self._dialect.connection)
+
+    def _index(self, table: sa.Table) -> sa.Index:
+        """Return the index by which a table without a key finds the rows of a load."""
+        # A name that no other index has, whatever tables are called, or were called before.
+        name = f"ix_{table.name.encode()[:40].decode(errors='ignore')}_{secrets.token_hex(4)}"
+        return sa.Index(name, table.c[TENANT], table.c[LOAD_ID])
+
+    def adopt(self, table: sa.Table, stage: sa.Table, renamed: dict[str, str], load_id: str, moment: datetime) -> None:
+        """
+        Make the stage, with all the rows that are in it, the table. For now it keeps the order in which they came.
+
+        :param table: gets the column for that order, too.
+        :param renamed: the columns' names, by those that they have in the stage.
+        """
+        constants = {TENANT: self._spec.tenant_id, LOAD_ID: load_id, LOADED_AT: moment, VALID_FROM: moment}
+        constants = {name: value for name, value in constants.items() if name in table.c}
+        self._dialect.adopt(stage, table, {"row_hash": ROW_HASH, "raw_hash": RAW_HASH, **renamed}, constants)
+        table.append_column(order_column())
+        if self._spec.write_mode == "append":
+            self._index(table).create(self._dialect.connection)
+
+    def _kind_before(self, planned: StoredColumn) -> Kind | None:
+        """Return the kind of a column as the database has it, which after a crash can be ahead of the books."""
+        target = self.target
+        stored = target.columns.get(planned.path)
+        if stored is None:
+            return target.strangers.get(planned.name)
+        actual = target.present[stored.name]
+        wide_already = type(actual) is type(self._dialect.column_type(planned.kind)) and planned.kind in _TEXT_KINDS
+        return planned.kind if wide_already and stored.kind not in (*_TEXT_KINDS, Kind.NUMBER) else stored.kind
+
+
+def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[str, Any]]:
+    """
+    Return the changes of a table and of its arrays' tables.
+
+    :raises M2PSchemaError: the policy forbids them.
+    """
+    table, *children = evolutions
+    changes = table.changes + [
+        {"table": child.target.spec.table, **change} for child in children for change in child.changes
+    ]
+    if spec.schema_policy != "freeze":
+        return changes
+    if not table.target.exists:
+        raise M2PSchemaError(
+            f"Table {spec.table!r} does not exist, and schema_policy='freeze' forbids to create it. "
+            "Load once with 'evolve', or correct the name."
+        )
+    if changes:
+        listed = "; ".join(_describe(change) for change in changes[:50])
+        raise M2PSchemaError(
+            f"schema_policy='freeze', but the rows would change table {spec.table!r}: {listed}. Nothing was written."
+        )
+    return changes
+
+
+def _describe(change: dict[str, Any]) -> str:
+    column = f"{change['table']}.{change['column']}" if "table" in change else change["column"]
+    if change["change"] == "widen":
+        return f"widen {column} from {change['from']} to {change['type']}"
+    return f"{change['change']} {column} {change['type']}"

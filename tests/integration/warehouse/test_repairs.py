@@ -1,0 +1,279 @@
+"""What people do to the tables by hand, and what the next load makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from tests.integration.warehouse.streams import Pages, Warehouse
+
+MODES = ["replace", "upsert", "history"]
+
+
+def rows(count: int = 6, **more: Any) -> list[dict[str, Any]]:
+    return [{"id": f"p{n}", "v": 1, "x": n, **more} for n in range(count)]
+
+
+def counts(result: dict[str, Any]) -> tuple[int, int, int, int]:
+    return tuple(result[name] for name in ("inserted", "updated", "unchanged", "deleted"))  # type: ignore[return-value]
+
+
+def live(warehouse: Warehouse, column: str, tenant: str = "ACME_CORP", table: str = "products") -> list[Any]:
+    """Return a column of the rows that stand for a product as it is now."""
+    read = warehouse.read(table, meta=True, _m2p_tenant_id=tenant)
+    return [row[column] for row in read if not row.get("_m2p_deleted_at") and not row.get("_m2p_valid_to")]
+
+
+class Meanwhile(Pages):
+    """
+    Pages between which something is done.
+
+    :param what: done once the first page was looked up.
+    """
+
+    def __init__(self, pages: list[Any], what: Any) -> None:
+        super().__init__(pages)
+        self._what = what
+
+    def __iter__(self) -> Any:
+        for number, page in enumerate(super().__iter__()):
+            if number == len(self._pages) - 1:
+                self._what()
+            yield page
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_column_dropped_while_a_load_reads_comes_back_filled(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(rows(), write_mode=mode)
+    drop = "ALTER TABLE products DROP COLUMN x"
+    pages = [rows(), [], [{"id": "new", "v": 1, "x": 7}]]
+    loader = warehouse.loader(write_mode=mode)
+    if warehouse.way in ("portable", "sqlite"):  # there a page is looked up before the next one is asked for
+        pages = [rows(), [{"id": "new", "v": 1, "x": 7}]]
+    loader.run(Meanwhile(pages, lambda: warehouse.execute(drop)))
+    warehouse.load(*pages, write_mode=mode)
+    assert live(warehouse, "x") == [7, *range(6)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dropped_column_comes_back_in_rows_that_the_next_load_did_not_read(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(rows(), write_mode=mode)
+    warehouse.load(rows(), write_mode=mode, tenant_id="GLOBEX")
+    warehouse.execute("ALTER TABLE products DROP COLUMN x")
+    warehouse.load(rows(2), write_mode=mode, complete=False)
+    assert live(warehouse, "x") == [0, 1, None, None, None, None]
+    warehouse.load(rows(), write_mode=mode)
+    warehouse.load(rows(), write_mode=mode, tenant_id="GLOBEX")
+    assert live(warehouse, "x") == live(warehouse, "x", "GLOBEX") == list(range(6))
+    assert counts(warehouse.load(rows(), write_mode=mode)) == (0, 0, 6, 0)
+
+
+@pytest.mark.parametrize("complete", [True, False], ids=["whole", "partial"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_column_dropped_from_a_child_table_comes_back_for_all(warehouse: Warehouse, mode: str, complete: bool) -> None:
+    catalogue = [{"id": f"p{n}", "fees": [{"a": n, "b": n}]} for n in range(6)]
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        warehouse.load(catalogue, child_tables=True, write_mode=mode, tenant_id=tenant)
+    warehouse.execute("ALTER TABLE products__fees DROP COLUMN b")
+    if not complete:
+        warehouse.load(catalogue[:2], child_tables=True, write_mode=mode, complete=False)
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        warehouse.load(catalogue, child_tables=True, write_mode=mode, tenant_id=tenant)
+        assert live(warehouse, "b", tenant, "products__fees") == list(range(6))
+        again = warehouse.load(catalogue, child_tables=True, write_mode=mode, tenant_id=tenant)
+        assert counts(again) == (0, 0, 6, 0)
+
+
+@pytest.mark.parametrize("what", ["DROP TABLE products__fees", "DELETE FROM products__fees"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_child_table_that_was_dropped_or_emptied_is_filled_again(warehouse: Warehouse, mode: str, what: str) -> None:
+    catalogue = [{"id": f"p{n}", "fees": [{"a": n}]} for n in range(6)]
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        warehouse.load(catalogue, child_tables=True, write_mode=mode, tenant_id=tenant)
+    warehouse.execute(what)
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        result = warehouse.load(catalogue, child_tables=True, write_mode=mode, tenant_id=tenant)
+        assert counts(result) == (0, 0, 6, 0)
+        assert live(warehouse, "a", tenant, "products__fees") == list(range(6))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_child_table_dropped_while_a_load_reads_is_filled_by_the_next(first_class: Warehouse, mode: str) -> None:
+    catalogue = [{"id": f"p{n}", "fees": [{"a": n}]} for n in range(6)]
+    more = [*catalogue, {"id": "q", "fees": [{"a": 6}]}]
+    first_class.load(catalogue, child_tables=True, write_mode=mode)
+    pages = Meanwhile([catalogue, [], more[6:]], lambda: first_class.execute("DROP TABLE products__fees"))
+    first_class.loader(child_tables=True, write_mode=mode).run(pages)
+    first_class.load(more, child_tables=True, write_mode=mode)
+    assert live(first_class, "a", table="products__fees") == list(range(7))
+
+
+@pytest.mark.parametrize("mode", [*MODES, "append"])
+def test_a_table_that_was_dropped_starts_anew(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load([{"id": "1", "a": 1, "b": [2]}], write_mode=mode)
+    warehouse.execute("DROP TABLE products")
+    assert warehouse.load([{"id": "1", "a": "x"}], write_mode=mode)["inserted"] == 1
+    assert set(warehouse.fields()) == {("id",), ("a",)}
+    if mode != "append":
+        assert counts(warehouse.load([{"id": "1", "a": "x"}], write_mode=mode)) == (0, 0, 1, 0)
+    assert warehouse.read() == [{"id": "1", "a": "x"}]
+
+
+def test_a_table_with_child_tables_that_was_dropped_may_do_without_them(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "1", "fees": [{"a": 1}]}], child_tables=True)
+    warehouse.execute("DROP TABLE products")
+    warehouse.load([{"id": "1"}], child_tables=True)
+    warehouse.load([{"id": "1", "fees": [1]}])
+    assert warehouse.read() == [{"id": "1", "fees": "[1]"}]
+
+
+def test_columns_that_the_database_fills_itself_are_left_alone(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "1", "v": 1}])
+    if warehouse.is_postgres:
+        warehouse.execute("ALTER TABLE products ADD COLUMN sk bigint GENERATED ALWAYS AS IDENTITY")
+        warehouse.execute("ALTER TABLE products ADD COLUMN twice bigint GENERATED ALWAYS AS (v * 2) STORED")
+    else:
+        warehouse.execute("ALTER TABLE products ADD COLUMN twice bigint GENERATED ALWAYS AS (v * 2) VIRTUAL")
+    assert counts(warehouse.load([{"id": "1", "v": 2}, {"id": "2", "v": 3}])) == (1, 1, 0, 0)
+    assert [row["twice"] for row in warehouse.read()] == [4, 6]
+
+
+def test_an_append_table_may_be_renamed(warehouse: Warehouse) -> None:
+    warehouse.load(rows(2), write_mode="append")
+    warehouse.execute("ALTER TABLE products RENAME TO products_2024")
+    warehouse.load(rows(3), write_mode="append")
+    assert len(warehouse.read("products_2024")) == 2
+    assert len(warehouse.read()) == 3
+
+
+def test_append_tables_with_much_the_same_name(warehouse: Warehouse) -> None:
+    for end in "ab":
+        warehouse.load(rows(2), write_mode="append", table="t" * 62 + end)
+        assert len(warehouse.read("t" * 62 + end)) == 2
+
+
+@pytest.mark.parametrize("mode", ["upsert", "history"])
+def test_a_table_made_by_hand_with_the_right_key_is_taken(postgres: Warehouse, mode: str) -> None:
+    other = "_m2p_valid_from timestamptz, _m2p_valid_to timestamptz" if mode == "history" else "_m2p_deleted_at timestamptz"
+    key = "_m2p_tenant_id, id" + (", _m2p_valid_from" if mode == "history" else "")
+    postgres.execute(
+        "CREATE TABLE products (id text, v bigint, _m2p_tenant_id text NOT NULL, _m2p_load_id text NOT NULL, "
+        "_m2p_loaded_at timestamptz NOT NULL, _m2p_row_hash varchar(32) NOT NULL, _m2p_raw_hash varchar(32) NOT NULL, "
+        f"{other}, PRIMARY KEY ({key}))"
+    )
+    assert counts(postgres.load([{"id": 1, "v": 1}], write_mode=mode)) == (1, 0, 0, 0)
+    assert counts(postgres.load([{"id": 1, "v": 1}, {"id": "b", "v": "x"}], write_mode=mode)) == (1, 0, 1, 0)
+    assert postgres.read() == [{"id": "1", "v": "1"}, {"id": "b", "v": "x"}]
+
+
+def test_an_old_stage_of_somebody_else_does_not_end_a_load(postgres: Warehouse, caplog: pytest.LogCaptureFixture) -> None:
+    role = f"owner_{postgres.url.database}"
+    stage = "_m2p_stage_review_5f000000_00000000"
+    postgres.execute(f'CREATE ROLE "{role}" LOGIN')
+    postgres.execute(f'GRANT ALL ON SCHEMA public TO "{role}"')
+    postgres.execute(f"CREATE TABLE {stage} (n int)")
+    other = Warehouse("psycopg", postgres.url.set(username=role))
+    try:
+        assert counts(other.load(rows())) == (6, 0, 0, 0)
+        assert counts(other.load(rows())) == (0, 0, 6, 0)
+    finally:
+        other.close()
+        postgres.execute(f'DROP OWNED BY "{role}"')
+        postgres.execute(f'DROP ROLE "{role}"')
+    assert f"The old stage {stage} stays: InsufficientPrivilege." in caplog.text
+    postgres.load(rows(), table="others")
+    assert stage not in postgres.tables()
+
+
+def test_a_mark_of_deletion_that_a_table_gets_is_a_change_like_others(warehouse: Warehouse) -> None:
+    warehouse.load(rows(), write_mode="replace")
+    with pytest.raises(M2PSchemaError, match="add _m2p_deleted_at instant"):
+        warehouse.load(rows(), write_mode="upsert", schema_policy="freeze")
+    assert "_m2p_deleted_at" not in warehouse.table().c
+    result = warehouse.load(rows(), write_mode="upsert")
+    assert result["schema_changes"] == [
+        {"change": "add", "column": "_m2p_deleted_at", "field": None, "type": "instant"}
+    ]
+    assert "_m2p_deleted_at" in warehouse.loads()[-1]["schema_changes"]
+
+
+def test_frozen_tables_list_all_changes_those_of_child_tables_too(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "1", "fees": [{"a": 1}]}], child_tables=True)
+    with pytest.raises(M2PSchemaError) as refusal:
+        warehouse.load([{"id": "1", "new": 1, "fees": [{"a": "x", "b": 2}]}], child_tables=True, schema_policy="freeze")
+    for change in ("add new int", "widen products__fees.a from int to text", "add products__fees.b int"):
+        assert change in str(refusal.value)
+
+
+def test_arrays_with_much_the_same_name_have_tables_of_their_own(warehouse: Warehouse) -> None:
+    one = {"id": "a", "fees": [{"x": 1}, {"x": 2}]}
+    both = one | {"Fees": [{"x": 9}], "a_b": [1], "aB": [2]}
+    warehouse.load([one], child_tables=True)
+    warehouse.load([both], child_tables=True)
+    names = {path[0]: name for path, name in warehouse.fields().items()}
+    tables = {field: f"products__{name}" for field, name in names.items() if field != "id"}
+    assert len({name.lower() for name in tables.values()}) == 4
+    assert tables["fees"] == "products__fees"
+    assert [row["x"] for row in warehouse.read(tables["fees"])] == [1, 2]
+    assert [row["x"] for row in warehouse.read(tables["Fees"])] == [9]
+    assert [warehouse.read(tables[field])[0]["value"] for field in ("a_b", "aB")] == [1, 2]
+    assert counts(warehouse.load([both], child_tables=True)) == (0, 0, 1, 0)
+    assert counts(warehouse.load([both | {"Fees": [{"x": 8}]}], child_tables=True)) == (0, 1, 0, 0)
+    assert [row["x"] for row in warehouse.read(tables["Fees"])] == [8]
+    columns = warehouse.loader(child_tables=True).columns()
+    assert {tables[field] for field in tables} < set(columns)
+
+
+def test_a_field_called_like_one_that_is_being_widened(warehouse: Warehouse) -> None:
+    catalogue = [{"id": "a", "n": {"wider": 5}}, {"id": "b", "n": 1}, {"id": "c", "n": {"wider": 7}}]
+    warehouse.load(catalogue)
+    warehouse.load([catalogue[0], {"id": "b", "n": "x"}], complete=False)
+    assert [(row["n"], row["n__wider"]) for row in warehouse.read()] == [(None, 5), ("x", None), (None, 7)]
+
+
+def test_a_table_name_that_is_too_long_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(Exception, match=r"The table name 'u+' is longer than the \d+ bytes"):
+        warehouse.load(rows(), table="u" * 129)
+
+
+def test_as_many_rows_may_go_as_the_ratio_says(warehouse: Warehouse) -> None:
+    warehouse.load(rows(100))
+    with pytest.raises(M2PLoadError, match="lacks 30 of the 100 rows"):
+        warehouse.load(rows(70), max_delete_ratio=0.29)
+    assert counts(warehouse.load(rows(71), max_delete_ratio=0.29)) == (0, 0, 71, 29)
+
+
+def test_an_empty_answer_does_not_take_back_what_an_attempt_before_appended(warehouse: Warehouse) -> None:
+    warehouse.load(rows(), write_mode="append", load_id="x")
+    with pytest.raises(M2PLoadError, match="list is empty, but an earlier attempt of this load wrote rows"):
+        warehouse.load([], write_mode="append", load_id="x")
+    assert len(warehouse.read()) == 6
+    warehouse.load([], write_mode="append", load_id="y")
+    warehouse.load([], write_mode="append", load_id="x", max_delete_ratio=1)
+    assert warehouse.read() == []
+
+
+@pytest.mark.parametrize("threshold", [0, 1, None])
+def test_every_way_to_prepare_statements(postgres: Warehouse, threshold: int | None) -> None:
+    other = Warehouse("psycopg", postgres.url, connect_args={"prepare_threshold": threshold})
+    try:
+        for version in range(3):
+            other.load(rows(v=version))
+            assert live(other, "v") == [version] * 6
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_an_encoding_that_lacks_characters_is_refused(postgres: Warehouse, driver: str) -> None:
+    url = postgres.url.set(drivername=f"postgresql+{driver}")
+    other = Warehouse(driver, url, connect_args={"options": "-c client_encoding=LATIN1"} if driver == "psycopg2" else {"client_encoding": "LATIN1"})
+    try:
+        with pytest.raises(Exception, match="client_encoding is LATIN1"):
+            other.load(rows())
+    finally:
+        other.close()
+    assert sa.inspect(postgres.engine).get_table_names() == []
