@@ -36,8 +36,8 @@ class Unread(Pages):
         raise AssertionError("a page was fetched")
 
 
-def refused_before_the_first_page(warehouse: Warehouse, message: str, *, hopeless: bool) -> None:
-    fails(lambda: warehouse.loader().run(Unread([rows(2)])), message, hopeless=hopeless)
+def refused_before_the_first_page(warehouse: Warehouse, message: str, *, hopeless: bool, **spec: Any) -> None:
+    fails(lambda: warehouse.loader(**spec).run(Unread([rows(2)])), message, hopeless=hopeless)
 
 
 def read_whole(warehouse: Warehouse, page: Rows, *, lock_seconds: float) -> tuple[Gated, Future[Any]]:
@@ -221,13 +221,26 @@ def test_a_privilege_that_is_missing_in_postgres(user: Warehouse, postgres: Ware
     assert counts(user.load(rows(2))) == (0, 30, 0, 0)
 
 
+@pytest.mark.parametrize("privilege", ["SELECT", "INSERT", "UPDATE", "DELETE"])
+def test_a_privilege_on_a_child_table_that_is_missing(user: Warehouse, postgres: Warehouse, privilege: str) -> None:
+    catalogue = [{"id": "a", "fees": [{"n": 1}]}]
+    user.load(catalogue, child_tables=True, max_delete_ratio=1)
+    postgres.execute(f"REVOKE {privilege} ON products__fees FROM {user.url.username}")
+    refused_before_the_first_page(user, "permission denied for table products__fees", hopeless=True, child_tables=True)
+    with pytest.raises(M2PWarehouseAccessError, match="permission denied for table products__fees"):
+        user.loader(child_tables=True).check()
+    postgres.execute(f"GRANT {privilege} ON products__fees TO {user.url.username}")
+    assert counts(user.load(catalogue, child_tables=True)) == (0, 0, 1, 0)
+
+
 def test_a_temporary_table_that_may_not_be_made(user: Warehouse, postgres: Warehouse) -> None:
     postgres.execute(f"REVOKE TEMPORARY ON DATABASE {postgres.url.database} FROM PUBLIC")
     refused_before_the_first_page(user, "lacks the privilege TEMPORARY", hopeless=True)
 
 
-@pytest.mark.parametrize("missing", ["INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES"])
+@pytest.mark.parametrize("missing", ["INSERT", "UPDATE", "DELETE", "CREATE TEMPORARY TABLES", "CREATE"])
 def test_a_privilege_that_is_missing_in_mariadb(mariadb: Warehouse, missing: str) -> None:
+    table = "products_of_this_year" if missing == "CREATE" else "products"
     mariadb.load(rows(1))
     name = f"{mariadb.url.database}"
     privileges = {"SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX", "CREATE TEMPORARY TABLES"}
@@ -235,9 +248,11 @@ def test_a_privilege_that_is_missing_in_mariadb(mariadb: Warehouse, missing: str
     mariadb.execute(f"GRANT {', '.join(sorted(privileges - {missing}))} ON {name}.* TO {name}@'127.0.0.1'")
     user = Warehouse("mariadb", mariadb.url.set(username=name), poolclass=sa.pool.NullPool)
     try:
-        refused_before_the_first_page(user, r"\(10?44|1142\).*denied.*Have the privilege granted", hopeless=True)
+        message = r"\(10?44|1142\).*denied.*Have the privilege granted"
+        refused_before_the_first_page(user, message, hopeless=True, table=table)
         mariadb.execute(f"GRANT {missing} ON {name}.* TO {name}@'127.0.0.1'")
-        assert counts(user.load(rows(2))) == (0, 30, 0, 0)
+        assert sum(counts(user.load(rows(2), table=table))) == 30
+        assert not [name for name in mariadb.tables() if name.startswith("_m2p_stage_")]
     finally:
         mariadb.execute(f"DROP USER {name}@'127.0.0.1'")
 

@@ -178,8 +178,21 @@ def test_ignore_drops_unknown_fields_and_says_so(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "a", "n": 1}])
     result = warehouse.load([{"id": "a", "n": 2, "new": 1, "o": {"x": 1}}, {"id": "b", "o": 1}], schema_policy="ignore")
     assert sorted(changes(result)) == [("ignore", "new", "", ""), ("ignore", "o", "", ""), ("ignore", "o.x", "", "")]
+    assert {change["field"]: change["values"] for change in result["schema_changes"]} == {"new": 1, "o": 1, "o.x": 1}
     assert [(row["id"], row["n"]) for row in warehouse.read()] == [("a", 2), ("b", None)]
     assert "ignore" in warehouse.loads()[-1]["schema_changes"]
+
+
+def test_values_that_are_ignored_are_counted(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a"}])
+    pages: list[list[dict[str, Any]]] = [
+        [{"id": f"{page}-{n}", "new": None if n % 3 else n, "o": {"x": n} if n % 2 else None} for n in range(120)]
+        for page in range(3)
+    ]
+    pages[2][70] = {"id": "2-70", "new": 1, "o": 7, "later": False}  # of another form than all before it
+    result = first_class.load(*pages, schema_policy="ignore", max_delete_ratio=1)
+    ignored = {change["field"]: change["values"] for change in result["schema_changes"]}
+    assert ignored == {"new": 121, "o.x": 180, "o": 1, "later": 1}
 
 
 def test_fields_once_ignored_arrive_when_the_policy_is_evolve_again(warehouse: Warehouse) -> None:
