@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from airflow_provider_m2p.columns.compiled import Cells
 from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.names import Path
 
 PARENT: Final = "_m2p_parent"
 POSITION: Final = "_m2p_position"
@@ -18,19 +19,21 @@ _encode = msgspec.json.Encoder().encode
 _BARE: Final = (Kind.INT, Kind.NUMBER, Kind.BOOL)
 
 
-def parent_json(names: list[str], kinds: list[Kind], cells: Cells) -> bytes:
+def parent_json(paths: Sequence[Path], kinds: list[Kind], cells: Cells) -> bytes:
     """
     Return a parent's key as it stands in each of its elements.
 
-    :param names: names of the key columns.
-    :param kinds: their kinds.
+    :param paths: paths of the key fields.
+    :param kinds: the kinds of their columns.
     :param cells: their cells.
     """
-    values = (
-        (cell or "").encode() if kind in _BARE else _encode(cell) for kind, cell in zip(kinds, cells, strict=True)
-    )
-    members = b",".join(_encode(name) + b":" + value for name, value in zip(names, values, strict=True))
-    return b'"%s":{%s}' % (PARENT.encode(), members)
+    key: dict[str, Any] = {}
+    for path, kind, cell in zip(paths, kinds, cells, strict=True):
+        node = key
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = msgspec.Raw((cell or "").encode() if kind in _BARE else _encode(cell))
+    return b'"%s":%s' % (PARENT.encode(), _encode(key))
 
 
 def element_rows(array: str, parent: bytes) -> Iterator[msgspec.Raw]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -12,11 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_m2p.columns import names
-from airflow_provider_m2p.columns.elements import PARENT, POSITION
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
-from airflow_provider_m2p.warehouse.books import Books, StoredColumn
+from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
@@ -51,14 +49,6 @@ class Read:
 
 class Doubtful(Exception):
     """Rows came twice and others are missing: the list moved while it was read, or has rows twice. Read it again."""
-
-
-def child_spec(spec: LoadSpec, array: StoredColumn, name_limit: int) -> LoadSpec:
-    """Return how the elements of an array are loaded: into a table of their own, keyed by parent and position."""
-    # By the name that the array would have as a column, which no other field has.
-    table = names.cut(f"{spec.table}__{array.name}", array.path, name_limit)
-    parent = (f"{PARENT}.{names.join(tuple(name.split('.')))}" for name in spec.key_columns)
-    return replace(spec, table=table, key_columns=(*parent, POSITION), child_tables=False)
 
 
 class Apply:
@@ -120,17 +110,15 @@ class Apply:
 
     def _evolutions(self, staged: Staged) -> list[Evolution]:
         """Return what must become of the table, and of those of its arrays."""
-        table = self._evolution(self._spec, staged)
-        arrays = {column.path: column for column in table.columns}
-        return [table] + [
-            self._evolution(child_spec(self._spec, arrays[path], self._dialect.name_limit), child)
-            for path, child in staged.children.items()
-        ]
-
-    def _evolution(self, spec: LoadSpec, staged: Staged) -> Evolution:
-        target = Target.inspect(spec, self._books)
+        target = Target.inspect(self._spec, self._books)
         target.check_key()
-        return Evolution(target, staged)
+        table = Evolution(target, staged)
+        children = []
+        for path, elements in staged.children.items():
+            child = Target.inspect(target.array_spec(table.by_path[path]), self._books)
+            child.check_key()
+            children.append(Evolution(child, elements, parent=table, array=path))
+        return [table, *children]
 
     def _evolve(self, evolution: Evolution, moment: datetime) -> Merge | None:
         """Bring a table into the form of its rows, and return how to merge them; ``None`` if there is no column yet."""

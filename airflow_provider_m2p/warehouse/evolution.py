@@ -33,17 +33,41 @@ class Evolution:
 
     :param target: the table as it is.
     :param staged: the rows that it is to take.
+    :param parent: what becomes of the table whose arrays this one has.
+    :param array: the arrays' path.
     :raises M2PSchemaError: the table cannot take them.
     """
 
-    def __init__(self, target: Target, staged: Staged) -> None:
+    def __init__(
+        self, target: Target, staged: Staged, *, parent: Evolution | None = None, array: names.Path = ()
+    ) -> None:
         self.target = target
         self.staged = staged
         self.columns: list[StoredColumn] = []
         self.changes: list[dict[str, Any]] = []
         self._spec = target.spec
         self._dialect = target.dialect
+        #: Names and kinds that are given: those of the parent's key.
+        self._given: dict[names.Path, StoredColumn] = {}
+        if parent is not None:
+            self._refuse_strange(parent, array)
+            self._given = {(PARENT, *path): parent.by_path[path] for path in parent.staged.key}
+            self._given[(POSITION,)] = StoredColumn(POSITION, (POSITION,), Kind.INT, 0)
         self._plan()
+
+    @property
+    def by_path(self) -> dict[names.Path, StoredColumn]:
+        """The columns by the paths of their fields."""
+        return {column.path: column for column in self.columns}
+
+    def _refuse_strange(self, parent: Evolution, array: names.Path) -> None:
+        """Refuse a table of this name that was made for the arrays of another."""
+        before = parent.target
+        if self.target.columns and array not in before.columns and parent.by_path[array].name not in before.lost:
+            raise M2PSchemaError(
+                f"The arrays {show(array)!r} of {before.spec.table!r} belong into table {self._spec.table!r}, but that "
+                "was made for something else. Load into another table, or with child_tables=False."
+            )
 
     def _plan(self) -> None:
         target, named = self.target, self._names()
@@ -52,12 +76,13 @@ class Evolution:
             stored = target.columns.get(column.path)
             name = stored.name if stored else named[column.path]
             before = stored.kind if stored else target.strangers.get(name)
+            given = self._given.get(column.path)
             if before is None and name in target.strangers:
                 raise M2PSchemaError(
                     f"Column {name!r} of table {self._spec.table!r} has the type {target.present[name]}, which cannot "
                     f"hold the field {show(column.path)!r} exactly. Rename the column, or load into another table."
                 )
-            kind = self._kind(column, before, column_name(place))
+            kind = self._kind(column, given.kind if given else before, column_name(place))
             change: dict[str, Any] = {"column": name, "field": show(column.path), "type": kind.value}
             if before is not None:
                 change["from"] = before.value
@@ -84,7 +109,7 @@ class Evolution:
         new = [column.path for column in self.staged.columns if column.path not in target.columns]
         wishes = {names.join(path): path for path in sorted(new, reverse=True)}
         named = {path: name for name, path in wishes.items() if name in target.strangers}
-        given = {path: path[-1] for path in new if path[0] in (PARENT, POSITION)}
+        given = {path: self._given[path].name for path in new if path in self._given}
         taken |= {name: path for path, name in given.items()}
         named |= given
         free = [path for path in new if path not in named]

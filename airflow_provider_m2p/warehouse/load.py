@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.names import join
 from airflow_provider_m2p.columns.privacy import Privacy
-from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
+from airflow_provider_m2p.warehouse.apply import Apply, Read
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Held
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
@@ -50,7 +50,8 @@ class Load:
         self._for_review = for_review
         with dialect.looking(spec.full_name):
             self._version = books.version(spec.table, spec.tenant_id)
-            target, self._arrays = targets(spec, books)
+            self._target, self._arrays = targets(spec, books)
+            target = self._target
             shape = target.shape()
             known = self._known_rows(target, shape)
             if swept := sweep(dialect, spec.schema):
@@ -125,14 +126,15 @@ class Load:
     def _child_stage(self, path: Path) -> Stage:
         if path not in self._arrays:  # it gets its table, and that its name, when the load is applied
             array = StoredColumn(join(path), path, Kind.CHILD, 0)
-            self._arrays[path] = Target(child_spec(self._spec, array, self._dialect.name_limit), self._books)
+            self._arrays[path] = Target(self._target.array_spec(array), self._books)
         return self._new_stage(self._arrays[path].shape())
 
     def _misses_rows(self, target: Target) -> bool:
         """Tell whether somebody dropped columns of the table, or of its arrays' tables, or emptied one of those."""
-        if target.lost or any(child.lost or not child.exists for child in self._arrays.values()):
+        children = self._arrays.values()
+        if target.lost or any(child.lost for child in children):
             return True
-        return not all(self._has_rows(child) for child in self._arrays.values())
+        return not all(self._has_rows(child) for child in children if child.exists)
 
     def _has_rows(self, target: Target) -> bool:
         """Tell whether the table has rows of the tenant that stand for something as it is now."""
@@ -162,5 +164,4 @@ def targets(spec: LoadSpec, books: Books) -> tuple[Target, dict[Path, Target]]:
     target = Target.to_load(spec, books)
     books.try_writing()
     arrays = [column for column in target.columns.values() if column.kind is Kind.CHILD and spec.child_tables]
-    limit = books.dialect.name_limit
-    return target, {array.path: Target.to_load(child_spec(spec, array, limit), books) for array in arrays}
+    return target, {array.path: Target.to_load(target.array_spec(array), books) for array in arrays}

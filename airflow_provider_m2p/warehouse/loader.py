@@ -23,7 +23,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.warehouse import review
-from airflow_provider_m2p.warehouse.apply import Doubtful, child_spec
+from airflow_provider_m2p.warehouse.apply import Doubtful
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Dialect, TextLost
 from airflow_provider_m2p.warehouse.errors import as_ours
@@ -34,6 +34,7 @@ from airflow_provider_m2p.warehouse.postgres import Postgres
 from airflow_provider_m2p.warehouse.review import LoadPlan
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.sqlite import SQLite
+from airflow_provider_m2p.warehouse.table import Target
 
 DIALECTS: Final[dict[str, type[Dialect]]] = {
     "postgresql": Postgres,
@@ -160,12 +161,11 @@ class Loader:
         with self._connected() as books, books.dialect.connection.begin():
             stored = books.columns(self.spec.table)
             tables = {self.spec.table: [column for column in stored if column.kind is not Kind.CHILD]}
-            fields = {column.name: column.path for column in stored}
+            target = Target(self.spec, books)
             for array in (column for column in stored if column.kind is Kind.CHILD):
-                child = child_spec(self.spec, array, books.dialect.name_limit).table
+                child = target.array_spec(array).table
                 tables[child] = [
-                    replace(column, path=_field_of_element(array.path, column.path, fields))
-                    for column in books.columns(child)
+                    replace(column, path=_field_of_element(array.path, column.path)) for column in books.columns(child)
                 ]
             return tables
 
@@ -244,8 +244,8 @@ def _give_back(dialect: Dialect) -> None:
         connection.invalidate(error)
 
 
-def _field_of_element(array: Path, path: Path, fields: dict[str, Path]) -> Path:
+def _field_of_element(array: Path, path: Path) -> Path:
     """Return the field of the list that a column of an array's own table holds."""
     if path[0] == PARENT:
-        return fields[path[-1]]
+        return path[1:]
     return array if path == (POSITION,) else (*array, *path)

@@ -15,7 +15,7 @@ from airflow_provider_m2p.columns.compiled import NULL, Cells, escape
 from airflow_provider_m2p.columns.elements import element_rows, parent_json
 from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
-from airflow_provider_m2p.columns.names import join, show
+from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
 from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, stage_name, stage_table
@@ -158,11 +158,13 @@ class Stage:
         page, places = asked.page, list(others)
         rows = self._read([page.rows[n] for n in places], page.number, page.has_escapes)
         canonical = row_hashes(rows.lines)
-        changed = [place for place, n in enumerate(places) if others[n] != canonical[place]]
+        # Arrays may have to be read anew although the row is the same: in another form than they were stored in.
+        always = self._child_stage is not None
+        changed = [place for place, n in enumerate(places) if always or others[n] != canonical[place]]
         self._same += [
             (asked.first + n, others[n], asked.keys[n])
             for place, n in enumerate(places)
-            if others[n] == canonical[place]
+            if not always and others[n] == canonical[place]
         ]
         self._put(
             [asked.first + places[place] for place in changed],
@@ -200,9 +202,9 @@ class Stage:
         columns = self.shape.columns
         by_path = {column.path: place for place, column in enumerate(columns)}
         key = [by_path[path] for path in self.shape.key]
-        names, kinds = [join(path) for path in self.shape.key], [self._kinds[place] for place in key]
+        kinds = [self._kinds[place] for place in key]
         keys = zip(*(cells[place] for place in key), strict=True)
-        parents = [parent_json(names, kinds, own) for own in keys]
+        parents = [parent_json(self.shape.key, kinds, own) for own in keys]
         for place in (place for place, column in enumerate(columns) if column.tokens == Tokens.ARRAY):
             of: list[int] = []
             elements: list[msgspec.Raw] = []

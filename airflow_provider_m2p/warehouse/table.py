@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns import names
+from airflow_provider_m2p.columns.elements import PARENT, POSITION
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.columns.shape import Shape
@@ -115,10 +116,23 @@ class Target:
 
     def _key_path(self, name: str) -> Path:
         """Find the field that a key column means: the API's name, a dotted path, or the column's name."""
-        for column in self.columns.values():
-            if name in (column.name, ".".join(column.path)):
-                return column.path
-        return tuple(name.split("."))
+        fields = {".".join(path): path for path in self.columns}
+        return fields.get(name) or next(
+            (column.path for column in self.columns.values() if column.name == name), tuple(name.split("."))
+        )
+
+    def array_spec(self, array: StoredColumn) -> LoadSpec:
+        """Return how the elements of an array are loaded: into a table of their own, keyed by parent and position."""
+        # By the name that the array would have as a column, which no other field has.
+        table = f"{self.spec.table}__{array.name}"
+        parent = [(PARENT, *self._key_path(name)) for name in self.spec.key_columns]
+        return replace(
+            self.spec,
+            table=names.cut(table, (self.spec.table, *array.path), self.dialect.name_limit),
+            key_columns=(*map(".".join, parent), POSITION),
+            max_depth=max(self.spec.max_depth, *(len(path) - 1 for path in parent)),
+            child_tables=False,
+        )
 
     def meta_columns(self) -> list[sa.Column[Any]]:
         """Return the columns that every table has, and those of the write mode."""

@@ -208,25 +208,6 @@ def test_frozen_tables_list_all_changes_those_of_child_tables_too(warehouse: War
         assert change in str(refusal.value)
 
 
-def test_arrays_with_much_the_same_name_have_tables_of_their_own(warehouse: Warehouse) -> None:
-    one = {"id": "a", "fees": [{"x": 1}, {"x": 2}]}
-    both = one | {"Fees": [{"x": 9}], "a_b": [1], "aB": [2]}
-    warehouse.load([one], child_tables=True)
-    warehouse.load([both], child_tables=True)
-    names = {path[0]: name for path, name in warehouse.fields().items()}
-    tables = {field: f"products__{name}" for field, name in names.items() if field != "id"}
-    assert len({name.lower() for name in tables.values()}) == 4
-    assert tables["fees"] == "products__fees"
-    assert [row["x"] for row in warehouse.read(tables["fees"])] == [1, 2]
-    assert [row["x"] for row in warehouse.read(tables["Fees"])] == [9]
-    assert [warehouse.read(tables[field])[0]["value"] for field in ("a_b", "aB")] == [1, 2]
-    assert counts(warehouse.load([both], child_tables=True)) == (0, 0, 1, 0)
-    assert counts(warehouse.load([both | {"Fees": [{"x": 8}]}], child_tables=True)) == (0, 1, 0, 0)
-    assert [row["x"] for row in warehouse.read(tables["Fees"])] == [8]
-    columns = warehouse.loader(child_tables=True).columns()
-    assert {tables[field] for field in tables} < set(columns)
-
-
 def test_a_field_called_like_one_that_is_being_widened(warehouse: Warehouse) -> None:
     catalogue = [{"id": "a", "n": {"wider": 5}}, {"id": "b", "n": 1}, {"id": "c", "n": {"wider": 7}}]
     warehouse.load(catalogue)

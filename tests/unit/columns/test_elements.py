@@ -8,7 +8,7 @@ from airflow_provider_m2p.columns.elements import element_rows, parent_json
 from airflow_provider_m2p.columns.kinds import Kind
 from tests.unit.columns.documents import VALUES, normal, parse, plain, spell
 
-PARENT = parent_json(["id", "no"], [Kind.TEXT, Kind.INT], ("a", "7"))
+PARENT = parent_json([("id",), ("no",)], [Kind.TEXT, Kind.INT], ("a", "7"))
 
 
 @settings(max_examples=100, deadline=None)
@@ -39,5 +39,5 @@ def test_a_field_cannot_pass_for_the_parent() -> None:
     ],
 )
 def test_a_key_keeps_its_value(kind: Kind, cell: str, value: object) -> None:
-    parent = parent_json(["id"], [kind], (cell,)).decode()
+    parent = parent_json([("id",)], [kind], (cell,)).decode()
     assert parse("{" + parent + "}") == {"_m2p_parent": {"id": value}}
