@@ -1,8 +1,9 @@
-"""SQLite: a stage outside the database's lock, numbers as text, instants as UTC text, tables rebuilt to widen."""
+"""SQLite: a stage outside the database's lock, numbers as text, instants as UTC text, columns widened in place."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
@@ -10,10 +11,19 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.compiled import Cells
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
 _READ_SECONDS: Final = 300.0
+#: A word of a statement, with the space and the comments before it.
+_WORD: Final = re.compile(
+    r"""(?:[ \t\n\f\r]|--[^\n]*|/\*.*?\*/)*"""
+    r"""("(?:[^"]|"")*"|'(?:[^']|'')*'|`(?:[^`]|``)*`|\[[^]]*\]|[\w$\x80-\U0010ffff]+|.)""",
+    re.DOTALL,
+)
+_AFTER_TYPE: Final = re.compile(
+    r"[,)]|CONSTRAINT|PRIMARY|NOT|NULL|UNIQUE|CHECK|DEFAULT|COLLATE|REFERENCES|GENERATED|AS"
+)
 
 
 class SQLite(Dialect):
@@ -78,28 +88,85 @@ class SQLite(Dialect):
         return super().stored_text(column, kind)
 
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
-        old = sa.Table(table.name, sa.MetaData(), schema=table.schema, autoload_with=self.connection)
-        new = old.to_metadata(sa.MetaData(), name=f"{table.name}__m2p_wider")
-        new.c[name].type = self.column_type(target, key=key)
-        new.indexes.clear()  # they are made anew under their own names
-        value = self.stored_text(old.c[name], source) if target is Kind.TEXT else old.c[name]
-        schema = "" if table.schema is None else f"{self.quote(table.schema)}."
-        own = sa.text(
-            f"SELECT sql FROM {schema}sqlite_master WHERE tbl_name = :name AND type <> 'table' AND sql IS NOT NULL"
-        )
-        others = [row[0] for row in self.connection.execute(own, {"name": table.name})]
-        new.create(self.connection)
-        values = [value if column.name == name else sa.type_coerce(column, sa.Text()) for column in old.columns]
-        self.connection.execute(sa.insert(new).from_select(list(new.columns.keys()), sa.select(*values)))
-        old.drop(self.connection)
-        # Else a view of the table, which for a moment is not there, would be an error.
-        self.execute("PRAGMA legacy_alter_table = ON")
+        wider = self.column_type(target)
+        if type(wider) is type(self.column_type(source)):
+            return
+        self._refuse_references(table, name, source, target, key=key)
+        run, schema = self.connection.exec_driver_sql, self._schema(table)
+        database = table.schema or "main"
+        # While values change, no trigger is to fire, and an index on an expression of them might not find its entries.
+        # Foreign keys may need those that are unique.
+        others = run(
+            f"""
+            SELECT type, name, sql FROM {schema}.sqlite_master
+            WHERE type IN ('index', 'trigger') AND sql IS NOT NULL AND tbl_name = ? COLLATE NOCASE
+            AND NOT (type = 'index' AND name IN (
+                SELECT name FROM pragma_index_list(?, ?) AS plain WHERE "unique" AND NOT partial
+                AND NOT EXISTS (SELECT 1 FROM pragma_index_xinfo(plain.name, ?) WHERE cid = -2)
+            ))
+            ORDER BY rowid
+            """,
+            (table.name, table.name, database, database),
+        ).all()
+        for kind, other, _ in others:
+            run(f"DROP {kind} {schema}.{self.quote(other)}")
+        self._declare(table, name, wider.compile(self.connection.dialect))
+        stored = sa.column(name, self.column_type(source))
+        itself = sa.table(table.name, stored, schema=table.schema)
+        self.connection.execute(sa.update(itself).values({stored: self.stored_text(stored, source)}))
+        for kind, _, statement in others:
+            # SQLite keeps these words in this form, and the name without its schema.
+            run(re.sub(f"(?i)^CREATE (UNIQUE )?{kind} ", lambda begin: f"{begin[0]}{schema}.", statement, count=1))
+
+    def _schema(self, table: sa.Table) -> str:
+        return self.quote(table.schema or "main")
+
+    def _refuse_references(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
+        """Refuse to change values where a table that refers to them is to lose its references by that."""
+        schema = self._schema(table)
+        found = self.connection.exec_driver_sql(
+            f"""
+            SELECT other.name, on_update
+            FROM {schema}.sqlite_master AS other, pragma_foreign_key_list(other.name, ?) AS reference
+            WHERE type = 'table' AND reference."table" = ? COLLATE NOCASE AND coalesce("to" = ? COLLATE NOCASE, ?)
+            AND on_update NOT IN ('NO ACTION', 'CASCADE') AND (SELECT foreign_keys FROM pragma_foreign_keys)
+            """,
+            (table.schema or "main", table.name, name, key),
+        ).first()
+        if found is not None:
+            raise M2PSchemaError(
+                f"Column {name!r} of table {table.name!r} would have to change from {source.value} to {target.value}, "
+                f"and table {found[0]!r} refers to it with ON UPDATE {found[1]}. Nothing was written. Make that table "
+                "without this clause, or load into a new table."
+            )
+
+    def _declare(self, table: sa.Table, name: str, new_type: str) -> None:
+        """
+        Give a column another declared type, and leave all else of the table's definition as it stands.
+
+        A new table in place of the old one would not do: where foreign keys are enforced, dropping the old one deletes
+        what refers to its rows.
+        """
+        run, schema = self.connection.exec_driver_sql, self._schema(table)
+        describe = f"PRAGMA {schema}.table_xinfo({self.quote(table.name)})"
+        wanted = [list(column) for column in run(describe)]
+        place = next(place for place, column in enumerate(wanted) if column[1] == name)
+        wanted[place][2] = new_type
+        this = "type = 'table' AND name = ? COLLATE NOCASE"
+        ddl = run(f"SELECT sql FROM {schema}.sqlite_master WHERE {this}", (table.name,)).scalar_one()
+        version = run(f"PRAGMA {schema}.schema_version").scalar_one()
+        run("PRAGMA writable_schema = ON")
         try:
-            self.execute(f"ALTER TABLE {self.qualified(new)} RENAME TO {self.quote(table.name)}")
+            ddl = _with_type(ddl, place, new_type)
+            run(f"UPDATE {schema}.sqlite_master SET sql = ? WHERE {this}", (ddl, table.name))
+            run(f"PRAGMA {schema}.schema_version = {version + 1}")  # tells all connections
         finally:
-            self.execute("PRAGMA legacy_alter_table = OFF")
-        for statement in others:
-            self.connection.exec_driver_sql(statement)
+            run("PRAGMA writable_schema = RESET")  # and has this one read it again
+        if [list(column) for column in run(describe)] != wanted:
+            raise M2PSchemaError(
+                f"The type of column {name!r} cannot be changed in the definition of table {table.name!r}. "
+                "Nothing was written. Load into a new table."
+            )
 
     def write_cells(self, stage: sa.Table, columns: list[sa.Column[Any]], rows: list[Cells]) -> None:
         names = ", ".join(self.quote(column.name) for column in columns)
@@ -139,3 +206,19 @@ class SQLite(Dialect):
                     f"({error.orig}). Nothing was written to {lock}; run the task again."
                 ) from error
             yield
+
+
+def _with_type(ddl: str, place: int, new_type: str) -> str:
+    """Return a CREATE TABLE statement with another type for the column at a place."""
+    depth = item = start = end = 0
+    for token in _WORD.finditer(ddl):
+        word = token[1]
+        if depth and item == place:
+            if not start:  # this is the name
+                start = token.end()
+            elif depth == 1 and _AFTER_TYPE.fullmatch(word.upper()):
+                break
+            end = token.end()
+        depth += (word == "(") - (word == ")")
+        item += depth == 1 and word == ","
+    return f"{ddl[:start]} {new_type}{ddl[end:]}"

@@ -1,0 +1,196 @@
+"""What SQLite's users set on their connections and add to their tables, and what a load leaves of it: all."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from tests.integration.warehouse.streams import Warehouse
+
+WIDER = [{"id": "a", "n": "x"}, {"id": "b", "n": 2}]
+
+
+def on_connect(warehouse: Warehouse, *statements: str) -> None:
+    """Have every connection of the engine begin with statements."""
+
+    @sa.event.listens_for(warehouse.engine, "connect")
+    def run(connection: sqlite3.Connection, _: object) -> None:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def ask(warehouse: Warehouse, query: str) -> list[Any]:
+    with warehouse.engine.connect() as connection:
+        return [tuple(row) if len(row) > 1 else row[0] for row in connection.exec_driver_sql(query)]
+
+
+def assert_sound(warehouse: Warehouse) -> None:
+    assert ask(warehouse, "PRAGMA integrity_check") == ["ok"]
+    assert ask(warehouse, "PRAGMA foreign_key_check") == []
+
+
+@pytest.fixture
+def enforcing(sqlite: Warehouse) -> Warehouse:
+    """A database whose foreign keys are enforced."""
+    on_connect(sqlite, "PRAGMA foreign_keys = ON")
+    return sqlite
+
+
+# -- widening ----------------------------------------------------------------------------------------------------------
+
+
+def refer(warehouse: Warehouse, clause: str = "", type_name: str = "TEXT") -> None:
+    warehouse.execute(
+        f"CREATE TABLE notes (t TEXT, pid {type_name}, note TEXT, FOREIGN KEY (t, pid) REFERENCES products (_m2p_tenant_id, id) {clause})"
+    )
+    warehouse.execute("INSERT INTO notes SELECT _m2p_tenant_id, id, 'mine' FROM products")
+
+
+@pytest.mark.parametrize("clause", ["", "ON DELETE CASCADE", "ON DELETE SET NULL", "ON DELETE RESTRICT ON UPDATE SET NULL"])
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_rows_that_refer_to_the_table_stay_when_a_column_widens(enforcing: Warehouse, mode: str, clause: str) -> None:
+    enforcing.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}], write_mode=mode)
+    refer(enforcing, clause)
+    before = ask(enforcing, "SELECT sql FROM sqlite_master WHERE name = 'notes'")
+    enforcing.load(WIDER, write_mode=mode)
+    assert ask(enforcing, "SELECT t, pid, note FROM notes ORDER BY pid") == [("ACME_CORP", "a", "mine"), ("ACME_CORP", "b", "mine")]
+    assert ask(enforcing, "SELECT sql FROM sqlite_master WHERE name = 'notes'") == before
+    assert ask(enforcing, "PRAGMA foreign_keys") == [1]
+    assert_sound(enforcing)
+
+
+def test_foreign_keys_are_enforced_by_the_load_that_widens_too(enforcing: Warehouse) -> None:
+    enforcing.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}], write_mode="replace")
+    refer(enforcing, "ON DELETE CASCADE")
+    enforcing.load(WIDER[:1], write_mode="replace")
+    assert ask(enforcing, "SELECT pid FROM notes") == ["a"]
+    enforcing.execute("DROP TABLE notes")
+    refer(enforcing)
+    with pytest.raises(M2PLoadError, match="FOREIGN KEY constraint failed. Nothing was written"):
+        enforcing.load([{"id": "c", "n": {"x": 1}}], write_mode="replace", max_delete_ratio=1)
+    assert enforcing.read() == WIDER[:1]
+
+
+@pytest.mark.parametrize("clause", ["", "ON UPDATE CASCADE"])
+@pytest.mark.parametrize("type_name", ["BIGINT", "TEXT"])
+def test_rows_that_refer_to_the_table_stay_when_its_key_widens(enforcing: Warehouse, type_name: str, clause: str) -> None:
+    enforcing.load([{"id": 1}, {"id": 20}])
+    refer(enforcing, clause, type_name)
+    enforcing.load([{"id": 1}, {"id": 20}, {"id": "x"}])
+    assert ask(enforcing, "SELECT id FROM products JOIN notes ON id = pid AND note = 'mine' ORDER BY id") == ["1", "20"]
+    assert_sound(enforcing)
+
+
+def test_rows_that_refer_to_a_unique_column_stay_when_that_widens(enforcing: Warehouse) -> None:
+    enforcing.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}])
+    enforcing.execute("CREATE UNIQUE INDEX mine ON products (n)")
+    enforcing.execute("CREATE TABLE notes (n BIGINT REFERENCES products (n))")
+    enforcing.execute("INSERT INTO notes VALUES (2)")
+    enforcing.load(WIDER)
+    assert ask(enforcing, "SELECT id FROM products NATURAL JOIN notes") == ["b"]
+    assert ask(enforcing, "SELECT id FROM products INDEXED BY mine WHERE n = 'x'") == ["a"]
+    assert_sound(enforcing)
+
+
+@pytest.mark.parametrize("action", ["SET NULL", "RESTRICT"])
+def test_a_key_does_not_widen_if_that_would_undo_references(enforcing: Warehouse, action: str) -> None:
+    enforcing.load([{"id": 1}])
+    refer(enforcing, f"ON UPDATE {action}")
+    with pytest.raises(M2PSchemaError, match=f"'id' .* from int to text, and table 'notes' refers to it with ON UPDATE {action}"):
+        enforcing.load([{"id": 1}, {"id": "x"}])
+    assert ask(enforcing, "SELECT pid FROM notes") == ["1"]
+    assert enforcing.read() == [{"id": 1}]
+
+
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+@pytest.mark.parametrize("name", ["products", "PRODUCTS", '"Products"'])
+def test_indexes_and_triggers_survive_whatever_the_spelling_of_the_table(sqlite: Warehouse, name: str) -> None:
+    sqlite.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}])
+    sqlite.execute(f"create unique index mine on {name} (n) where n > 1")
+    sqlite.execute(f"CREATE UNIQUE INDEX same ON {name} (n + 0)")
+    sqlite.execute(f'CREATE INDEX IF NOT EXISTS main."on n" ON {name} (n + 1, id)')
+    sqlite.execute("CREATE TABLE seen (id TEXT, what TEXT)")
+    for event in ("INSERT", "UPDATE"):
+        sqlite.execute(f"create trigger if not exists main.on_{event} after {event} ON {name} begin insert into seen values (new.id, '{event}'); end")
+    query = "SELECT type, name, sql FROM sqlite_master WHERE name IN ('mine', 'same', 'on n', 'on_INSERT', 'on_UPDATE') ORDER BY name"
+    before = ask(sqlite, query)
+    sqlite.load([*WIDER, {"id": "c", "n": 3}])
+    assert ask(sqlite, query) == before
+    assert len(before) == 5
+    assert ask(sqlite, "SELECT id, what FROM seen ORDER BY id") == [("a", "UPDATE"), ("c", "INSERT")]
+    assert_sound(sqlite)
+
+
+def test_nothing_of_the_table_but_the_type_changes_when_a_column_widens(sqlite: Warehouse) -> None:
+    sqlite.load([{"id": "a"}])
+    sqlite.execute("ALTER TABLE products ADD COLUMN n /* ( */ BIGINT COLLATE NOCASE DEFAULT 5 CHECK (n <> 99)")
+    sqlite.execute("ALTER TABLE products ADD COLUMN twice AS (n || ', ' || n)")
+    sqlite.execute("ALTER TABLE products ADD COLUMN remark VARCHAR(20) COLLATE RTRIM NOT NULL DEFAULT 'n BIGINT'")
+    sqlite.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}])
+    (before,) = ask(sqlite, "SELECT sql FROM sqlite_master WHERE name = 'products'")
+    sqlite.load(WIDER)
+    (after,) = ask(sqlite, "SELECT sql FROM sqlite_master WHERE name = 'products'")
+    assert after == before.replace("n /* ( */ BIGINT COLLATE", "n TEXT COLLATE")
+    assert ask(sqlite, "SELECT n, twice, remark FROM products ORDER BY id") == [("x", "x, x", "n BIGINT"), ("2", "2, 2", "n BIGINT")]
+    assert_sound(sqlite)
+
+
+@pytest.mark.filterwarnings("ignore:Could not instantiate type .* with reflected arguments")
+def test_a_table_that_somebody_made_anew_keeps_its_definition(sqlite: Warehouse) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    meta = [name for name in ask(sqlite, "SELECT name FROM pragma_table_info('products')") if name.startswith("_m2p_")]
+    ddl = f"""CREATE TABLE products([id]text, {", ".join(meta)}, price DECIMAL(10, 2), -- the key, (n BIGINT
+        'n'BIGINT(8 /*)*/),num INTEGER PRIMARY KEY AUTOINCREMENT, half AS (n), stored INT AS (n + 1) STORED,
+        UNIQUE(_m2p_tenant_id, id))"""
+    sqlite.execute("DROP TABLE products")
+    sqlite.execute(ddl)
+    sqlite.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}, {"id": "c", "n": 3}])
+    sqlite.execute("DELETE FROM products WHERE id = 'c'")
+    sqlite.load([*WIDER, {"id": "d", "n": None}])
+    assert ask(sqlite, "SELECT sql FROM sqlite_master WHERE name = 'products'") == [ddl.replace("'n'BIGINT(8 /*)*/)", "'n' TEXT")]
+    rows = [("a", 1, "x", "x", 1), ("b", 2, "2", "2", 3), ("d", 4, None, None, None)]
+    assert ask(sqlite, "SELECT id, num, n, half, stored FROM products ORDER BY num") == rows
+    assert_sound(sqlite)
+
+
+@pytest.mark.parametrize("name", ["a b", 'with "quotes"', "ünï😀code", "select", "it's", "100%", "a[b]", ":n"])
+def test_columns_and_tables_of_any_name_widen(sqlite: Warehouse, name: str) -> None:
+    table = name.replace("[", "(").replace("]", ")")
+    sqlite.load([{"id": 1, name: True, "m": 1}], table=table)
+    sqlite.load([{"id": "a", name: "x", "m": 1.5}, {"id": 1, name: True, "m": 1}], table=table)
+    columns = sqlite.fields(table)
+    assert [(row[columns[(name,)]], row["m"]) for row in sqlite.read(table)] == [("true", "1"), ("x", "1.5")]
+    assert_sound(sqlite)
+
+
+def test_other_connections_see_the_wider_type(sqlite: Warehouse) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    with sqlite.engine.connect() as other:
+        assert other.exec_driver_sql("SELECT n FROM products").scalar() == 1
+        other.rollback()
+        sqlite.load([{"id": "a", "n": "x"}])
+        other.exec_driver_sql("UPDATE products SET n = '007'")
+        assert other.exec_driver_sql("SELECT n FROM products WHERE n = '007'").scalar() == "007"
+
+
+# -- databases ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert", "history"])
+def test_an_attached_database(sqlite: Warehouse, tmp_path: Path, mode: str) -> None:
+    on_connect(sqlite, f"ATTACH '{tmp_path / 'other.db'}' AS other")
+    sqlite.load([{"id": "a", "n": 1}], schema="other", write_mode=mode)
+    sqlite.execute("CREATE TABLE other.seen (id TEXT)")
+    sqlite.execute("CREATE TRIGGER other.watch AFTER INSERT ON products BEGIN INSERT INTO seen VALUES (new.id); END")
+    sqlite.execute("CREATE INDEX other.mine ON products (n)")
+    before = ask(sqlite, "SELECT type, name FROM other.sqlite_master WHERE type <> 'table' ORDER BY rowid")
+    assert sqlite.load([{"id": "a", "n": "x"}], schema="other", write_mode=mode)["schema_changes"][0]["change"] == "widen"
+    assert sorted(ask(sqlite, "SELECT type, name FROM other.sqlite_master WHERE type <> 'table'")) == sorted(before)
+    assert ask(sqlite, "SELECT n FROM other.products WHERE n = 'x'") == ["x"]
+    assert ask(sqlite, "SELECT name FROM main.sqlite_master") == []
+    assert_sound(sqlite)
