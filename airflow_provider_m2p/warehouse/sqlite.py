@@ -45,14 +45,19 @@ class SQLite(Dialect):
         self._isolation_level = self._driver.isolation_level
         self._driver.isolation_level = None
         # A load that writes much shuts readers out until it is committed.
-        self._busy_timeout = self._driver.execute("PRAGMA busy_timeout").fetchone()[0]
+        self._busy_timeout = self._ask("PRAGMA busy_timeout")
         self._wait(_READ_SECONDS)
         # What is staged is never rolled back: a stage that fails is dropped.
-        self._driver.execute("PRAGMA temp.journal_mode = OFF")
+        self._temp_journal = self._ask("PRAGMA temp.journal_mode")
+        self._ask("PRAGMA temp.journal_mode = OFF")
 
     def close(self) -> None:
-        self._driver.isolation_level = self._isolation_level
         self._wait(self._busy_timeout / 1000)
+        self._ask(f"PRAGMA temp.journal_mode = {self._temp_journal}")
+        self._driver.isolation_level = self._isolation_level
+
+    def _ask(self, statement: str) -> Any:
+        return self._driver.execute(statement).fetchone()[0]
 
     def _wait(self, seconds: float) -> None:
         """Set how long to wait for other processes."""

@@ -194,3 +194,19 @@ def test_an_attached_database(sqlite: Warehouse, tmp_path: Path, mode: str) -> N
     assert ask(sqlite, "SELECT n FROM other.products WHERE n = 'x'") == ["x"]
     assert ask(sqlite, "SELECT name FROM main.sqlite_master") == []
     assert_sound(sqlite)
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def test_temporary_tables_can_be_rolled_back_after_a_load(sqlite: Warehouse) -> None:
+    (before,) = ask(sqlite, "PRAGMA temp.journal_mode")
+    sqlite.load([{"id": "a"}])
+    assert ask(sqlite, "PRAGMA temp.journal_mode") == [before]
+    with sqlite.engine.connect() as connection:
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE mine (n)")
+        connection.exec_driver_sql("INSERT INTO mine VALUES (1)")
+        connection.commit()
+        connection.exec_driver_sql("DELETE FROM mine")
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT n FROM mine").all() == [(1,)]
