@@ -42,6 +42,10 @@ class SQLite(Dialect):
         driver = connection.connection.driver_connection
         assert driver is not None
         self._driver: Any = driver
+        self._autocommit = getattr(self._driver, "autocommit", None)  # from Python 3.12 on
+        if self._autocommit is not None:
+            self._driver.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL
+            self._driver.rollback()
         self._isolation_level = self._driver.isolation_level
         self._driver.isolation_level = None
         # A load that writes much shuts readers out until it is committed.
@@ -55,6 +59,8 @@ class SQLite(Dialect):
         self._wait(self._busy_timeout / 1000)
         self._ask(f"PRAGMA temp.journal_mode = {self._temp_journal}")
         self._driver.isolation_level = self._isolation_level
+        if self._autocommit is not None:
+            self._driver.autocommit = self._autocommit
 
     def _ask(self, statement: str) -> Any:
         return self._driver.execute(statement).fetchone()[0]
@@ -178,14 +184,20 @@ class SQLite(Dialect):
         marks = ", ".join("?" * len(columns))
         with self.connection.begin():
             # Within one transaction, or every row would be one; the stage is not in the database that others wait for.
-            self.connection.exec_driver_sql("BEGIN")
+            self._begin()
             self._driver.executemany(f"INSERT INTO {self.qualified(stage)} ({names}) VALUES ({marks})", rows)
 
+    def _begin(self, how: str = "") -> None:
+        """Begin a transaction, in place of one that the engine may have begun by a listener of its own."""
+        if self._driver.in_transaction:
+            self._driver.rollback()
+        self.connection.exec_driver_sql(f"BEGIN {how}")
+
     def check(self, table: sa.Table) -> None:
-        self._wait(0)
         run = self.connection.exec_driver_sql
+        self._wait(0)
         try:
-            run("BEGIN IMMEDIATE")
+            self._begin("IMMEDIATE")
             run(f"PRAGMA user_version = {run('PRAGMA user_version').scalar()}")  # a write that changes nothing
             run("ROLLBACK")
         except sa.exc.OperationalError as error:
@@ -199,10 +211,11 @@ class SQLite(Dialect):
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:
-        with self.connection.begin():
-            self._wait(seconds)
+        self._wait(seconds)
+        with contextlib.ExitStack() as transaction:
             try:
-                self.connection.exec_driver_sql("BEGIN IMMEDIATE")
+                transaction.enter_context(self.connection.begin())
+                self._begin("IMMEDIATE")
             except sa.exc.OperationalError as error:
                 if "locked" not in str(error.orig):
                     raise

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
-from tests.integration.warehouse.streams import Warehouse
+from airflow_provider_m2p.warehouse.sqlite import SQLite
+from tests.integration.warehouse.streams import Warehouse, counts
 
 WIDER = [{"id": "a", "n": "x"}, {"id": "b", "n": 2}]
 
@@ -210,3 +214,74 @@ def test_temporary_tables_can_be_rolled_back_after_a_load(sqlite: Warehouse) -> 
         connection.exec_driver_sql("DELETE FROM mine")
         connection.rollback()
         assert connection.exec_driver_sql("SELECT n FROM mine").all() == [(1,)]
+
+
+def begins(how: str) -> Callable[[Warehouse], None]:
+    """The recipe of SQLAlchemy's documentation: the driver never begins a transaction, the engine always does."""
+
+    def set_up(warehouse: Warehouse) -> None:
+        @sa.event.listens_for(warehouse.engine, "connect")
+        def connect(connection: sqlite3.Connection, _: object) -> None:
+            connection.isolation_level = None
+
+        @sa.event.listens_for(warehouse.engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql(how)
+
+    return set_up
+
+
+RECIPES = {how: begins(how) for how in ("BEGIN", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE")}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_an_engine_that_begins_transactions_itself(sqlite: Warehouse, mode: str, recipe: str) -> None:
+    RECIPES[recipe](sqlite)
+    sqlite.loader(write_mode=mode).check()
+    assert counts(sqlite.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}], write_mode=mode)) == (2, 0, 0, 0)
+    with pytest.raises(M2PSchemaError):
+        sqlite.load(WIDER, [{}], write_mode=mode)
+    expected = (2, 0, 0, 0) if mode == "append" else (0, 1, 1, 0)
+    assert counts(sqlite.load(WIDER, write_mode=mode)) == expected
+    with sqlite.engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM products")
+        connection.rollback()
+    assert len(sqlite.read()) == (4 if mode == "append" else 2)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the driver has this from Python 3.12 on")
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_driver_that_is_told_when_to_commit(sqlite_url: sa.URL, autocommit: bool) -> None:
+    warehouse = Warehouse("sqlite", sqlite_url, connect_args={"autocommit": autocommit})
+    warehouse.loader().check()
+    warehouse.load([{"id": "a", "n": 1}, {"id": "b", "n": 2}])
+    assert counts(warehouse.load(WIDER)) == (0, 1, 1, 0)
+    with warehouse.engine.connect() as connection:
+        assert connection.connection.driver_connection.autocommit is autocommit  # type: ignore[union-attr]
+    warehouse.close()
+    other = Warehouse("sqlite", sqlite_url)
+    assert len(other.read()) == 2
+    other.close()
+
+
+@pytest.mark.parametrize("recipe", [None, *RECIPES])
+def test_a_load_keeps_other_writers_out_from_the_first_statement(sqlite: Warehouse, recipe: str | None) -> None:
+    sqlite.load([{"id": "a"}])
+    if recipe:
+        RECIPES[recipe](sqlite)
+    with closing(sqlite3.connect(str(sqlite.url.database), timeout=0, isolation_level=None)) as other:
+        with sqlite.engine.connect() as connection:
+            dialect = SQLite(connection)
+            with dialect.transaction("products", 0.1):
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    other.execute("BEGIN IMMEDIATE")
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(M2PLoadError, match="The database stayed locked .* Nothing was written to products; run the task again"):
+                with dialect.transaction("products", 0.1):
+                    pass
+            other.execute("ROLLBACK")
+            with dialect.transaction("products", 0.1):
+                connection.exec_driver_sql("UPDATE products SET id = 'b'")
+            dialect.close()
+    assert sqlite.read() == [{"id": "b"}]
