@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.compiled import Cells
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
 _READ_SECONDS: Final = 300.0
@@ -195,6 +195,16 @@ class SQLite(Dialect):
 
     def check(self, table: sa.Table) -> None:
         run = self.connection.exec_driver_sql
+        spelled = run(
+            f"SELECT name FROM {self._schema(table)}.sqlite_master "
+            "WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE AND name <> ?",
+            (table.name, table.name),
+        ).scalar()
+        if spelled is not None:
+            raise M2PConfigError(
+                f"There is {spelled!r} already, and SQLite takes {table.name!r} for the same name. Load into "
+                f"{spelled!r}, or choose another name."
+            )
         self._wait(0)
         try:
             self._begin("IMMEDIATE")

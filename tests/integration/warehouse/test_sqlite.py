@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.sqlite import SQLite
 from tests.integration.warehouse.streams import Warehouse, counts
 
@@ -198,6 +198,16 @@ def test_an_attached_database(sqlite: Warehouse, tmp_path: Path, mode: str) -> N
     assert ask(sqlite, "SELECT n FROM other.products WHERE n = 'x'") == ["x"]
     assert ask(sqlite, "SELECT name FROM main.sqlite_master") == []
     assert_sound(sqlite)
+
+
+@pytest.mark.parametrize("kind", ["TABLE", "VIEW"])
+def test_a_table_in_another_spelling_is_a_clear_refusal(sqlite: Warehouse, kind: str) -> None:
+    sqlite.load([{"id": "a"}], table="it")
+    sqlite.execute(f"CREATE {kind} \"Products\" AS SELECT * FROM it")
+    for run in (lambda: sqlite.loader().check(), lambda: sqlite.load([{"id": "b"}]), lambda: sqlite.load([{"id": "b"}], schema="main")):
+        with pytest.raises(M2PConfigError, match="There is 'Products' already, and SQLite takes 'products' for the same name. Load into 'Products'"):
+            run()
+    assert ask(sqlite, 'SELECT id FROM "Products"') == ["a"]
 
 
 # -- connections -------------------------------------------------------------------------------------------------------
