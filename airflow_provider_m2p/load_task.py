@@ -46,8 +46,23 @@ def warehouse_engine(hook: DbApiHook) -> Iterator[Engine]:
     Yield the engine of a SQL database, and close its connections afterwards.
 
     :param hook: the database's hook.
+    :raises M2PConfigError: what SQLAlchemy needs for this database is not installed, or does not exist.
     """
-    engine = hook.get_sqlalchemy_engine()
+    from sqlalchemy.exc import ArgumentError
+
+    conn_id = hook.get_conn_id()
+    try:
+        engine = hook.get_sqlalchemy_engine()
+    except ImportError as error:
+        raise M2PConfigError(
+            f"The driver for connection {conn_id!r} (sql_conn_id) is not installed: {error}. Install the database's "
+            "Airflow provider and its driver; for PostgreSQL, airflow-provider-m2p[postgres]."
+        ) from error
+    except (ArgumentError, NotImplementedError) as error:
+        raise M2PConfigError(
+            f"Connection {conn_id!r} (sql_conn_id) leads to no database that SQLAlchemy knows: {error}. Install the "
+            "SQLAlchemy dialect of the database, or choose a connection to one that has a dialect."
+        ) from error
     try:
         yield engine
     finally:
