@@ -37,7 +37,7 @@ class Fetched:
 
     :param call: what was asked.
     :param answer: rows and pagination.
-    :param digest: alike for answers with the same rows, in whatever order.
+    :param digest: alike for answers with the same rows, in whatever order; seldom for others.
     """
 
     call: Call
@@ -55,11 +55,17 @@ class Fetched:
         rows = answer.rows
         if not rows:
             return cls(call, answer, 0)
-        # The longest rows stand for all of them: to hash every byte would take as long as to decode it.
+        # The longest rows stand for all of them: to hash every byte would take as long as to decode it. Where two are
+        # alike, `has_same_rows` has the last word.
         sizes = list(map(len, rows))
         most = max(sizes)
         longest = [bytes(row) for row, size in zip(rows, sizes, strict=True) if size == most]
         return cls(call, answer, hash((len(rows), sum(sizes), min(longest), max(longest))))
+
+    def has_same_rows(self, other: Fetched) -> bool:
+        """Tell whether another answer has the same rows, in whatever order."""
+        ours, theirs = self.answer.rows, other.answer.rows
+        return self.digest == other.digest and sorted(map(bytes, ours)) == sorted(map(bytes, theirs))
 
 
 Fetch = Callable[[int, Cancellation], Fetched]
@@ -71,7 +77,8 @@ class Pages:
 
     The end is where the platform says it is: by its totals, else by an empty or short page. A page that came before is
     an ``M2PPaginationError``, and so are fewer rows than a total that stood still. More may be rows that came twice,
-    which only those can tell who know the rows' key.
+    which only those can tell who know the rows' key. Where it tells how many pages there are, and no more, fewer of
+    them, or another number on the way, leave the list incomplete.
 
     :param fetch: asks for one page by its number; called from several threads.
     :param again: gives a new stream of the same list.
@@ -101,6 +108,7 @@ class Pages:
         self.total_rows: int | None = None
         self.total_changed = False
         self.digest = ""
+        self._fetch = fetch
         self._again = again
         self._paging = paging
         self._max_pages = max_pages
@@ -143,7 +151,7 @@ class Pages:
                 if answer.rows:
                     yield self._page(number - 1, fetched)
                 last, fetched = fetched, self._next(number, fetched) if more else None
-            self._reconcile(last.call)
+            self._reconcile(number, last.call)
         except Cancelled:
             # Closed while a page was under way: nobody waits for it.
             return
@@ -162,8 +170,8 @@ class Pages:
         self._ahead.fill(number, end)
 
     def _next(self, number: int, before: Fetched) -> Fetched | None:
-        """Return the next page, or ``None`` where the first one turns out to be the whole list."""
-        if not (number == 1 and self._extent.probing):
+        """Return the next page, or ``None`` where the one before turns out to be the last."""
+        if not self._extent.may_have_ended(number):
             return self._ahead.take(number)
         try:
             fetched = self._ahead.take(number)
@@ -171,7 +179,7 @@ class Pages:
             if error.status_code in (400, 404):
                 return None
             raise
-        same = fetched.digest == before.digest and self._paging == "auto"
+        same = self._paging == "auto" and fetched.has_same_rows(before)
         return None if same or not fetched.answer.rows else fetched
 
     def _page(self, number: int, fetched: Fetched) -> Page:
@@ -200,17 +208,25 @@ class Pages:
                     "not know pageNo, set the extra 'paging' to none."
                 )
             )
-        if fetched.answer.rows and (before := self._seen.setdefault(fetched.digest, number)) != number:
+        if not fetched.answer.rows:
+            return
+        before = self._seen.get(fetched.digest)
+        # Pages that came are not kept: look again, whether one that seems to be the same really is.
+        if before is not None and fetched.has_same_rows(self._fetch(before, self._stop)):
             raise M2PPaginationError(
                 fetched.call.says(
                     f"page {number} has the same rows as page {before}: the platform seems to ignore pageNo. If it "
                     "answers with the whole list, set the extra 'paging' to none."
                 )
             )
+        self._seen[fetched.digest] = number
 
-    def _reconcile(self, call: Call) -> None:
-        """The list ended: say whether it was whole."""
+    def _reconcile(self, asked: int, call: Call) -> None:
+        """The list ended after so many pages: say whether it was whole."""
         if self.total_changed:
+            return
+        if self.total_rows is None and asked < (self._extent.pages or 0):
+            log.warning("%s", call.says(f"the list ended on page {asked} of {self._extent.pages}."))
             return
         read = f"read {self.rows} rows on {self.pages} pages, but the platform reports {self.total_rows}."
         total = self.rows if self.total_rows is None else self.total_rows
@@ -243,6 +259,8 @@ class _Extent:
         self._full = page_size
         self._first = 0
         self._rows = 0
+        #: What the platform said last of pages in all, where it says nothing of rows in all.
+        self._told: int | None = None
 
     def learn(self, number: int, answer: Answer) -> None:
         """
@@ -266,8 +284,21 @@ class _Extent:
             elif pages is None:
                 # A total that is too low does not tell where the list ends.
                 self.pages = None
+        elif pages is not None and self.total_rows is None:
+            self.total_changed |= self._told not in (None, pages)
+            self._told = pages
+            # There may be as many as it said before.
+            pages = max(self.pages or 0, pages)
         if pages is not None:
             self.pages = pages
+
+    def may_have_ended(self, number: int) -> bool:
+        """
+        Tell whether a page that is asked for may be beyond the end.
+
+        :param number: the page's number.
+        """
+        return (number == 1 and self.probing) or (self._told is not None and number >= self._told)
 
     def goes_on(self, number: int, answer: Answer) -> bool:
         """

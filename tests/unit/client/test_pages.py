@@ -186,6 +186,40 @@ def test_a_page_that_came_long_before(platform: Platform, make_client: MakeClien
         ids(make_client(page_size=10).pages())
 
 
+@pytest.mark.parametrize("keys", [PARTIAL, ("pageNo",), None])
+@pytest.mark.parametrize("moved_to", [1, 3])
+def test_pages_of_which_only_the_longest_row_is_the_same_are_two(
+    platform: Platform, make_client: MakeClient, keys: Any, moved_to: int
+) -> None:
+    """The longest row moved on by some pages while the list was read, and came twice. All others are equally long."""
+    rows: list[dict[str, Any]] = products(40)
+    rows[9] = {"productId": "the longest"}
+    rows[moved_to * 10] = rows[9]
+    platform.serve_rows(rows, pagination=keys)
+    stream = make_client(page_size=10).pages()
+    assert ids(stream) == [row["productId"] for row in rows]
+    assert stream.complete
+
+
+def test_a_second_page_that_only_looks_like_the_first_is_no_copy_of_it(
+    platform: Platform, make_client: MakeClient
+) -> None:
+    platform.serve_rows(products(21), pagination=None, cap=7)
+    assert len(ids(make_client(page_size=10).pages())) == 21
+    longest = [{"productId": "the longest"}]
+    rows = products(6) + longest + products(13)[7:] + longest
+    platform.serve_rows(rows, pagination=None, cap=7)
+    assert ids(make_client(page_size=10).pages()) == [row["productId"] for row in rows]
+
+
+def test_a_last_page_that_comes_again_and_again(platform: Platform, make_client: MakeClient) -> None:
+    rows = products(20)
+    rows[9] = rows[10] = {"productId": "the longest"}
+    platform.answer = lambda request: rows[min(request.page, 1) * 10 :][:10]
+    with pytest.raises(M2PPaginationError, match="page 2 has the same rows as page 1"):
+        ids(make_client(page_size=10).pages())
+
+
 def test_paging_none_sends_the_bare_request(platform: Platform, make_client: MakeClient) -> None:
     platform.answer = lambda _: {"result": products(3)}
     stream = make_client(paging="none").pages(params={"status": "ACTIVE"})
@@ -320,6 +354,43 @@ def test_a_total_that_changes_is_followed_and_reported(
     stream = make_client(page_size=10).pages()
     assert len(ids(stream)) == read
     assert (stream.total_changed, stream.complete, stream.total_rows) == (True, False, after)
+
+
+@pytest.mark.parametrize("beyond", [Reply(status=404), [], products(50)[20:30]], ids=["refused", "empty", "last again"])
+@pytest.mark.parametrize(
+    ("before", "after", "there", "read"), [(5, 3, 5, 50), (5, 3, 4, 40), (5, 3, 3, 30), (3, 5, 5, 50), (5, 6, 6, 60)]
+)
+def test_a_number_of_pages_that_changes_is_followed_and_reported(
+    platform: Platform, make_client: MakeClient, beyond: Any, before: int, after: int, there: int, read: int
+) -> None:
+    """However many there are and whatever comes beyond them, all are read, and the list is not complete."""
+    rows = products(60)
+
+    def answer(request: Asked) -> Any:
+        if request.page >= there:
+            return beyond if isinstance(beyond, Reply) else {"result": rows[read - 10 : read] if beyond else []}
+        pages = before if request.page < 2 else after
+        return {"result": rows[request.page * 10 :][:10], "pagination": {"totalPages": pages}}
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == read
+    assert (stream.total_changed, stream.complete, stream.total_rows) == (True, False, None)
+
+
+def test_fewer_pages_than_announced_are_not_complete(
+    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = products(30)
+    platform.answer = lambda request: {"result": rows[request.page * 10 :][:10], "pagination": {"totalPages": 5}}
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == 30
+    assert (stream.total_changed, stream.complete) == (False, False)
+    assert "the list ended on page 4 of 5." in caplog.text
+    rows += products(40)[30:]
+    again = stream.again()
+    assert len(ids(again)) == 40
+    assert again.complete  # the fifth page is there, but empty
 
 
 def test_a_total_that_comes_late_or_goes_away_has_not_changed(platform: Platform, make_client: MakeClient) -> None:
