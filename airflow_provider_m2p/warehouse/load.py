@@ -95,7 +95,8 @@ class Load:
                 said = now
                 rate = stage.rows / (now - begun)
                 of = f" of {page.total_pages}" if page.total_pages else ""
-                left = f", about {(page.total_rows - stage.rows) / rate:.0f} s left" if page.total_rows else ""
+                missing = (page.total_rows or 0) - stage.rows
+                left = f", about {missing / rate:.0f} s left" if missing > 0 else ""
                 log.info("Read %s rows, page %s%s, %.0f rows/s%s", stage.rows, page.number + 1, of, rate, left)
         stage.finish()
         for column in stage.shape.columns if self._spec.child_tables else ():

@@ -56,7 +56,8 @@ class Pages:
             rows = msgspec.json.decode(page, type=list[msgspec.Raw])
             self.pages += 1
             self.rows += len(rows)
-            yield Page(number, rows, self.total_rows, len(self._pages), f"request-{number}", b"\\" in page)
+            total_pages = None if self.total_rows is None else len(self._pages)
+            yield Page(number, rows, self.total_rows, total_pages, f"request-{number}", b"\\" in page)
 
     def close(self) -> None:
         self.closed = True
