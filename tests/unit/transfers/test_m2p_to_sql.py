@@ -139,6 +139,30 @@ def test_max_pages_and_endpoint(sandbox: SandboxServer, connected: Engine) -> No
     assert sandbox.count("/configs/v1/products/") == 2
 
 
+@pytest.mark.parametrize(
+    ("mode", "live"),
+    [("replace", ""), ("upsert", " WHERE _m2p_deleted_at IS NULL"), ("history", " WHERE _m2p_valid_to IS NULL")],
+)
+def test_only_a_list_that_was_read_whole_deletes(
+    sandbox: SandboxServer, sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch, mode: str, live: str
+) -> None:
+    connect(monkeypatch, m2p_default=m2p_connection(sandbox.url), warehouse=sql_connection(sqlite_engine.url))
+
+    def load(**arguments: Any) -> tuple[int, int]:
+        """Return how many rows were deleted, and how many there are after that."""
+        result = operator(write_mode=mode, max_delete_ratio=1, **arguments).execute({})
+        return result["deleted"], column(sqlite_engine, f"SELECT count(*) FROM products{live}")[0]
+
+    assert load() == (0, 250)
+    sandbox.evolve(add=0, change=0, remove=3)
+    assert load(max_pages=2) == (0, 250)
+    sandbox.set_faults("total-changes")
+    assert load() == (0, 250)
+    assert sandbox.faults_fired() == {"total-changes": 3}
+    sandbox.set_faults()
+    assert load() == (3, 247)
+
+
 def test_outlets_get_the_counts(connected: Engine) -> None:
     asset, alias = Asset("m2p_products"), AssetAlias("some_alias")
     context = task_context()
