@@ -25,7 +25,7 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
-from airflow_provider_m2p.warehouse.staged import Staged, column_name, stage_table
+from airflow_provider_m2p.warehouse.staged import Staged
 from airflow_provider_m2p.warehouse.table import ROW_HASH
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
     lists = {name: tuple(record["spec"][name]) for name in ("key_columns", "exclude_columns", "hash_columns")}
     kept = LoadSpec(**{**record["spec"], **lists})
     read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
-    staged = _staged(dialect, kept.schema, record["staged"])
     with dialect.transaction(kept.full_name, lock_seconds):
+        staged = _staged(dialect, kept, record["staged"])
         if books.version(kept.table, kept.tenant_id) != read.version:
             raise M2PLoadError(
                 f"{kept.full_name} was loaded for tenant {kept.tenant_id!r} since load {kept.load_id!r} was staged. "
@@ -123,7 +123,7 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
                 "something else. Nothing was written. Stage the load again and review the new plan."
             )
         books.remove_staged(kept.load_id)
-        _drop(dialect, staged)
+        _drop(dialect, kept.schema, record["staged"])
     return result
 
 
@@ -135,7 +135,7 @@ def discard(books: Books, spec: LoadSpec) -> bool:
     if record is None:
         return False
     with dialect.transaction(spec.full_name, 60):
-        _drop(dialect, _staged(dialect, spec.schema, record["staged"]))
+        _drop(dialect, spec.schema, record["staged"])
         books.remove_staged(spec.load_id)
     return True
 
@@ -189,23 +189,27 @@ def _staged_as_dict(staged: Staged) -> dict[str, Any]:
     }
 
 
-def _staged(dialect: Dialect, schema: str | None, record: dict[str, Any]) -> Staged:
-    """Return a stage from what :func:`_staged_as_dict` made of it."""
-    key = tuple(tuple(path) for path in record["key"])
+def _staged(dialect: Dialect, spec: LoadSpec, record: dict[str, Any]) -> Staged:
+    """Return a stage from what :func:`_staged_as_dict` made of it, with the types that its columns have."""
+    try:
+        table = sa.Table(record["table"], sa.MetaData(), schema=spec.schema, autoload_with=dialect.connection)
+    except sa.exc.NoSuchTableError:
+        raise M2PLoadError(
+            f"The rows of staged load {spec.load_id!r} are gone: somebody dropped the table {record['table']}. Nothing "
+            "was written. Stage the load again and review the new plan."
+        ) from None
     columns = [Field(tuple(path), tokens) for path, tokens in record["columns"]]
     kinds = [Kind(kind) for kind in record["kinds"]]
-    types = [dialect.stage_type(kind, key=column.path in key) for column, kind in zip(columns, kinds, strict=True)]
-    values = [sa.Column(column_name(place), column_type) for place, column_type in enumerate(types)]
-    table = stage_table(dialect, record["table"], schema, values, for_review=True)
+    key = tuple(tuple(path) for path in record["key"])
     ignored = {tuple(path): count for path, count in record["ignored"]}
-    children = {tuple(path): _staged(dialect, schema, child) for path, child in record["children"]}
+    children = {tuple(path): _staged(dialect, spec, child) for path, child in record["children"]}
     return Staged(table, columns, kinds, key, ignored, record["rows"], children)
 
 
-def _drop(dialect: Dialect, staged: Staged) -> None:
-    for child in staged.children.values():
-        _drop(dialect, child)
-    staged.table.drop(dialect.connection, checkfirst=True)
+def _drop(dialect: Dialect, schema: str | None, record: dict[str, Any]) -> None:
+    for _, child in record["children"]:
+        _drop(dialect, schema, child)
+    sa.Table(record["table"], sa.MetaData(), schema=schema).drop(dialect.connection, checkfirst=True)
 
 
 def _outcome(result: dict[str, Any]) -> dict[str, Any]:

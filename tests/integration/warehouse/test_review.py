@@ -52,6 +52,28 @@ def test_a_load_that_makes_the_table(first_class: Warehouse) -> None:
     assert not waiting(first_class)
 
 
+@pytest.mark.parametrize(
+    ("value", "child_tables"),
+    [('"2024-01-01T00:00:00Z"', False), ("[1,2]", False), ('"2024-01-01T00:00:00Z"', True), ("{}", True)],
+)
+def test_what_was_read_again_for_its_texts_is_published(first_class: Warehouse, value: str, child_tables: bool) -> None:
+    row = '{"id":"%s","a":%s,"b":%s,"fees":[{"n":1,"x":%s,"y":%s}]}'
+    pages = [("[" + row % (n, a, value, a, value) + "]").encode() for n, a in (("1", value), ("2", '"zzz"'))]
+    loader = first_class.loader(load_id="x", child_tables=child_tables)
+    assert loader.stage(Pages(pages)).result.inserted == loader.publish().inserted == 2
+    assert [row["a"] == "zzz" for row in first_class.read()] == [False, True]
+    assert not waiting(first_class)
+
+
+def test_a_stage_that_somebody_dropped(first_class: Warehouse) -> None:
+    loader = first_class.loader(load_id="x")
+    loader.stage(Pages([OLD]))
+    first_class.execute(f"DROP TABLE {waiting(first_class).pop()}")
+    with pytest.raises(M2PLoadError, match=r"rows of staged load 'x' are gone.*Stage the load again"):
+        loader.publish()
+    assert loader.discard()
+
+
 def test_a_table_that_moved_on_is_left_alone(first_class: Warehouse) -> None:
     first_class.load(OLD)
     loader = first_class.loader(load_id="slow")
