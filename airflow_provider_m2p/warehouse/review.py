@@ -157,8 +157,11 @@ def _changed_columns(merge: Merge) -> dict[str, int]:
     """Count the rows that will change in each column."""
     if merge.fresh:
         return {}
+    # As texts, because somebody may have given a column a type that cannot be compared with that of the value.
     counts = [
-        sa.func.sum(sa.case((column.is_distinct_from(value), 1), else_=0)).label(column.name)
+        sa.func.sum(
+            sa.case((sa.cast(column, sa.Text).is_distinct_from(sa.cast(value, sa.Text)), 1), else_=0)
+        ).label(column.name)
         for column, value in merge.values
     ]
     pairs = merge.stage.join(merge.table, sa.and_(merge.live, merge.same_key, merge.staged))

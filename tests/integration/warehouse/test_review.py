@@ -42,6 +42,20 @@ def test_the_plan_is_what_happens(first_class: Warehouse, mode: str) -> None:
     assert first_class.loads()[-1]["load_id"] == "reviewed"
 
 
+@pytest.mark.parametrize("change", ["ALTER n TYPE text", "ADD extra json", "ALTER at TYPE text", "ALTER yes TYPE text"])
+def test_columns_of_types_that_somebody_chose(postgres: Warehouse, change: str) -> None:
+    row = '{"id":"%s","n":%s,"at":"2024-01-0%sT00:00:00Z","yes":%s'
+    postgres.load(f"[{row % ('a', 1, 1, 'true')}}}]".encode())
+    postgres.execute(f"ALTER TABLE products {change}")
+    same = row % ("a", 1, 1, "true") + ',"extra":{}}'
+    postgres.load(f"[{same},{row % ('b', 1, 1, 'true')}}}]".encode())
+    loader = postgres.loader(load_id="x")
+    changed = row % ("b", 2, 2, "false") + ',"extra":{}}'
+    plan = loader.stage(Pages([f"[{same},{changed}]".encode()]))
+    assert plan.changed_columns == {"n": 1, "at": 1, "yes": 1, "extra": 1}
+    assert loader.publish().updated == 1
+
+
 def test_a_load_that_makes_the_table(first_class: Warehouse) -> None:
     loader = first_class.loader(load_id="first", child_tables=True)
     plan = loader.stage(Pages([b'[{"id":"a","tags":["x"]}]'])).as_dict()
