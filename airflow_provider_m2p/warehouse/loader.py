@@ -154,7 +154,7 @@ class Loader:
     def discard(self) -> bool:
         """Throw the staged load of this load id away, and tell whether there was one."""
         with self._connected() as books:
-            return review.discard(books, self.spec)
+            return review.discard(books, self.spec, self._lock_seconds)
 
     def columns(self) -> dict[str, list[StoredColumn]]:
         """Return the columns of the table and of its child tables, by table, with the fields of the API they hold."""

@@ -10,6 +10,8 @@ Loads that wait for somebody's consent.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -72,7 +74,7 @@ def stage(
         )
     load = Load(books, spec, for_review=True)
     try:
-        discard(books, spec)
+        discard(books, spec, lock_seconds)
         read = load.read(pages, before)
         staged = load.stage.staged()
         plan = _rehearse(books, spec, read, staged, lock_seconds)
@@ -93,29 +95,26 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
     :raises M2PLoadError: no such load waits, it has another plan, or the table is no longer what that was made for.
     """
     dialect = books.dialect
-    with dialect.connection.begin():
-        record = None if books.missing() else books.staged(spec.load_id)
-    if record is None:
-        raise M2PLoadError(
-            f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
-            "discarded, or swept after a week. Stage it again."
-        )
-    if plan_id is not None and plan_id != record["plan"]["plan_id"]:
-        raise M2PLoadError(
-            f"Load {spec.load_id!r} was staged again after plan {plan_id} was made: what waits now is plan "
-            f"{record['plan']['plan_id']}. Nothing was written. Review the new plan."
-        )
-    lists = {name: tuple(record["spec"][name]) for name in ("key_columns", "exclude_columns", "hash_columns")}
-    kept = LoadSpec(**{**record["spec"], **lists})
-    read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
-    with dialect.transaction(kept.full_name, lock_seconds):
-        staged = _staged(dialect, kept, record["staged"])
+    with _entry(books, spec, lock_seconds) as entry:
+        if entry is None:
+            raise M2PLoadError(
+                f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
+                "discarded, or swept after a week. Stage it again."
+            )
+        kept, record = entry
+        if plan_id is not None and plan_id != record["plan"]["plan_id"]:
+            raise M2PLoadError(
+                f"Load {spec.load_id!r} was staged again after plan {plan_id} was made: what waits now is plan "
+                f"{record['plan']['plan_id']}. Nothing was written. Review the new plan."
+            )
+        read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
         if books.version(kept.table, kept.tenant_id) != read.version:
             raise M2PLoadError(
                 f"{kept.full_name} was loaded for tenant {kept.tenant_id!r} since load {kept.load_id!r} was staged. "
                 "Nothing was written. Stage the load again and review the new plan."
             )
         # Time has passed: rows that were skipped must be looked at, too.
+        staged = _staged(dialect, kept, record["staged"])
         result = Apply(books, kept).run(replace(read, version=None), staged)
         if _outcome(result.as_dict()) != _outcome(record["plan"]):
             raise M2PLoadError(
@@ -127,17 +126,32 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
     return result
 
 
-def discard(books: Books, spec: LoadSpec) -> bool:
+def discard(books: Books, spec: LoadSpec, lock_seconds: float) -> bool:
     """Throw a staged load away, and tell whether there was one."""
+    with _entry(books, spec, lock_seconds) as entry:
+        if entry is None:
+            return False
+        kept, record = entry
+        _drop(books.dialect, kept.schema, record["staged"])
+        books.remove_staged(kept.load_id)
+    return True
+
+
+@contextmanager
+def _entry(books: Books, spec: LoadSpec, lock_seconds: float) -> Iterator[tuple[LoadSpec, dict[str, Any]] | None]:
+    """Lock the table that a load was staged for, and give what the books then have of the load."""
     dialect = books.dialect
     with dialect.connection.begin():
         record = None if books.missing() else books.staged(spec.load_id)
     if record is None:
-        return False
-    with dialect.transaction(spec.full_name, 60):
-        _drop(dialect, spec.schema, record["staged"])
-        books.remove_staged(spec.load_id)
-    return True
+        yield None
+        return
+    table = _spec(record).full_name
+    with dialect.transaction(table, lock_seconds):
+        # Somebody else may have decided on it, or staged it again, before the lock was free.
+        record = books.staged(spec.load_id)
+        kept = None if record is None else _spec(record)
+        yield (kept, record) if kept and record and kept.full_name == table else None
 
 
 def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_seconds: float) -> LoadPlan:
@@ -178,6 +192,12 @@ def _record(spec: LoadSpec, read: Read, staged: Staged, plan: LoadPlan) -> dict[
         "staged": _staged_as_dict(staged),
         "plan": plan.as_dict(),
     }
+
+
+def _spec(record: dict[str, Any]) -> LoadSpec:
+    """Return the load that a record is of."""
+    lists = {name: tuple(record["spec"][name]) for name in ("key_columns", "exclude_columns", "hash_columns")}
+    return LoadSpec(**{**record["spec"], **lists})
 
 
 def _staged_as_dict(staged: Staged) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse import staged as stages
 from tests.integration.warehouse.streams import Pages, Warehouse, counts
+from tests.integration.warehouse.test_concurrency import in_thread
 
 OLD = b'[{"id":"a","n":1,"name":"SECRET"},{"id":"b","n":2},{"id":"c","n":3}]'
 NEW = b'[{"id":"a","n":1.5,"name":"HIDDEN"},{"id":"b","n":2},{"id":"d","n":4,"extra":true}]'
@@ -127,6 +130,48 @@ def test_what_was_decided_is_decided(first_class: Warehouse) -> None:
     with pytest.raises(M2PLoadError, match="No staged load 'once'"):
         loader.publish()
     assert not loader.discard()
+
+
+#: Who publishes or discards from another task knows the load id alone.
+ANYONE = [{}, {"table": "_m2p_staged", "tenant_id": "-"}]
+
+
+@pytest.mark.parametrize("who", ANYONE)
+def test_what_was_published_a_moment_ago_is_not_discarded(first_class: Warehouse, who: dict[str, str]) -> None:
+    staged = first_class.loader(load_id="x")
+    staged.stage(Pages([OLD]))
+    steps: list[Any] = []
+
+    @sa.event.listens_for(first_class.engine, "after_cursor_execute")
+    def look(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT _m2p_staged") and not steps:
+            steps.append("looked")
+
+    @sa.event.listens_for(first_class.engine, "commit")
+    def meanwhile(_: Any) -> None:
+        if steps == ["looked"]:
+            steps.append("publishes")
+            steps.append(in_thread(staged.publish).result(60).inserted)
+
+    assert not first_class.loader(load_id="x", **who).discard()
+    assert steps == ["looked", "publishes", 3]
+    assert len(first_class.read()) == 3
+
+
+@pytest.mark.parametrize("who", ANYONE)
+def test_who_discards_waits_for_who_publishes(postgres: Warehouse, who: dict[str, str]) -> None:
+    staged = postgres.loader(load_id="x")
+    staged.stage(Pages([OLD]))
+    errors = []
+
+    @sa.event.listens_for(postgres.engine, "after_cursor_execute")
+    def meanwhile(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO _m2p_loads"):
+            discard = postgres.loader(load_id="x", lock_seconds=0.1, **who).discard
+            errors.append(in_thread(discard).exception(60))
+
+    staged.publish()
+    assert [str(error).startswith("Another load held products for more than 0 s.") for error in errors] == [True]
 
 
 def test_staged_again_the_first_stage_is_gone(first_class: Warehouse) -> None:
