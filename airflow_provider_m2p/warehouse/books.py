@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -19,6 +19,9 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
+
+#: The table of the loads that wait for consent. In place of a load's table, it stands for whatever that is.
+STAGED: Final = "_m2p_staged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Books:
         )
 
         self._staged = sa.Table(
-            "_m2p_staged",
+            STAGED,
             metadata,
             sa.Column("load_id", text(key=True), primary_key=True),
             sa.Column("tenant_id", text(key=True), nullable=False),

@@ -129,6 +129,7 @@ class Loader:
         Stage all pages for review, and return what publishing them will do. The table stays as it is.
 
         :param pages: closed at the end, whatever happens.
+        :raises M2PConfigError: a load of another table or tenant waits under this load id.
         """
         started = time.monotonic()
         plan = self._read(
@@ -143,6 +144,7 @@ class Loader:
         Publish the staged load of this load id: exactly what its plan says, or nothing.
 
         :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
+        :raises M2PConfigError: it was staged for another table or tenant.
         :raises M2PLoadError: it does not wait any more, was staged again, or the table moved on.
         """
         started = time.monotonic()

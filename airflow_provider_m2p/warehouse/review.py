@@ -22,7 +22,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
 from airflow_provider_m2p.warehouse.apply import Apply, Read
-from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.books import STAGED, Books
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
@@ -61,10 +61,11 @@ def stage(
     books: Books, spec: LoadSpec, pages: PageStream, lock_seconds: float, before: str | None = None
 ) -> LoadPlan:
     """
-    Stage a load and return its plan. A load with the same id that waits already is thrown away first.
+    Stage a load and return its plan. If it waits already, as it was staged before, that is thrown away first.
 
     :param before: the digest of the reading before, if that was doubtful.
-    :raises M2PConfigError: the database cannot undo a change of the schema, so that it cannot be rehearsed.
+    :raises M2PConfigError: the database cannot undo a change of the schema, so that it cannot be rehearsed; or a load
+        of another table or tenant waits under the same id.
     """
     dialect = books.dialect
     if not dialect.transactional_ddl:
@@ -90,8 +91,10 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
     """
     Apply a staged load.
 
-    :param spec: its schema and load id, and who publishes it; all else stands in the books.
+    :param spec: its schema and load id; its table and tenant, or :data:`~airflow_provider_m2p.warehouse.books.STAGED`
+        for any. All else stands in the books.
     :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
+    :raises M2PConfigError: the load that waits is for another table or tenant.
     :raises M2PLoadError: no such load waits, it has another plan, or the table is no longer what that was made for.
     """
     dialect = books.dialect
@@ -146,12 +149,26 @@ def _entry(books: Books, spec: LoadSpec, lock_seconds: float) -> Iterator[tuple[
     if record is None:
         yield None
         return
-    table = _spec(record).full_name
-    with dialect.transaction(table, lock_seconds):
-        # Somebody else may have decided on it, or staged it again, before the lock was free.
+    kept = _spec(record)
+    _refuse_other(spec, kept)
+    with dialect.transaction(kept.full_name, lock_seconds):
+        # Somebody else may have decided on it before the lock was free.
         record = books.staged(spec.load_id)
-        kept = None if record is None else _spec(record)
-        yield (kept, record) if kept and record and kept.full_name == table else None
+        yield None if record is None or _target(_spec(record)) != _target(kept) else (_spec(record), record)
+
+
+def _target(spec: LoadSpec) -> tuple[str, str]:
+    return spec.table, spec.tenant_id
+
+
+def _refuse_other(spec: LoadSpec, kept: LoadSpec) -> None:
+    """Refuse what is meant for another load than the one that waits under its load id."""
+    if spec.table != STAGED and _target(spec) != _target(kept):
+        raise M2PConfigError(
+            f"Load {kept.load_id!r} was staged for table {kept.full_name}, tenant {kept.tenant_id!r}, not for "
+            f"{spec.full_name}, tenant {spec.tenant_id!r}. It was left as it is. Publish or discard it with its own "
+            "table and tenant, or give the other load an id of its own."
+        )
 
 
 def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_seconds: float) -> LoadPlan:

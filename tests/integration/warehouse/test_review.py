@@ -183,6 +183,30 @@ def test_staged_again_the_first_stage_is_gone(first_class: Warehouse) -> None:
     assert {row["id"] for row in first_class.read()} == {"a", "b", "d"}
 
 
+@pytest.mark.parametrize("other", [{"table": "others"}, {"tenant_id": "GLOBEX"}])
+def test_a_load_id_is_of_one_table_and_tenant(first_class: Warehouse, other: dict[str, str]) -> None:
+    loader, another = first_class.loader(load_id="x"), first_class.loader(load_id="x", **other)
+    plan = loader.stage(Pages([OLD]))
+    pages = Pages([NEW])
+    for step in (lambda: another.stage(pages), another.publish, lambda: another.publish(plan.plan_id), another.discard):
+        with pytest.raises(M2PConfigError, match="'x' was staged for table products, tenant 'ACME_CORP', not for "):
+            step()
+    assert not pages.pages
+    assert len(waiting(first_class)) == 1
+    assert loader.publish().inserted == 3
+    assert another.stage(Pages([NEW])).result.inserted == 3
+    assert another.publish().tenant_id == other.get("tenant_id", "ACME_CORP")
+
+
+def test_who_knows_the_load_id_alone_may_publish_and_discard(first_class: Warehouse) -> None:
+    anyone = first_class.loader(load_id="x", **ANYONE[1])
+    for loader in (first_class.loader(load_id="x"), first_class.loader(load_id="x", tenant_id="GLOBEX", table="others")):
+        loader.stage(Pages([OLD]))
+        assert anyone.discard()
+        plan = loader.stage(Pages([OLD]))
+        assert anyone.publish(plan.plan_id).table == plan.result.table
+
+
 def test_a_plan_is_published_under_its_own_id_alone(first_class: Warehouse) -> None:
     loader = first_class.loader(load_id="again")
     agreed = loader.stage(Pages([OLD])).plan_id
