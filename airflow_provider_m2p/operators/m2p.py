@@ -136,6 +136,7 @@ class M2PPublishLoadOperator(BaseOperator):
     What is published is exactly what the plan says, in one transaction. If the table was loaded or changed
     since, nothing is written and the task fails: stage again, and review the new plan. Returns the counts of the
     load and adds them to the asset events of its outlets; for ``discard``, the load id and whether there was one.
+    A retry, or the task cleared within a week, returns the same counts again, as long as the load was not staged again.
 
     :param sql_conn_id: id of the connection that the load was staged with. (templated)
     :param load_id: the plan's ``load_id``, such as ``{{ ti.xcom_pull('stage')['load_id'] }}``. (templated)

@@ -3,14 +3,14 @@ The tables that keep the books of a schema.
 
 ``_m2p_loads`` has a row for every applied load. ``_m2p_columns`` says which field of the API each column holds, as
 what kind, and at which position of the row hash, so that a name given once stays given whatever arrives later.
-``_m2p_staged`` has the loads that wait for consent.
+``_m2p_staged`` has the loads that wait for consent, and for a week those that were published.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -20,8 +20,9 @@ from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 
-#: The table of the loads that wait for consent. In place of a load's table, it stands for whatever that is.
+#: The table of the loads for review. In place of a load's table, it stands for whatever that is.
 STAGED: Final = "_m2p_staged"
+_REMEMBERED: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,20 +194,23 @@ class Books:
             )
         )
 
-    def add_staged(self, spec: LoadSpec, record: dict[str, Any], staged_at: datetime) -> None:
-        """Enter a load that waits for consent."""
+    def enter_staged(self, spec: LoadSpec, record: dict[str, Any], moment: datetime) -> None:
+        """Enter what became of a load for review, in place of what was entered before; forget what is long over."""
+        c = self._staged.c
+        over = sa.or_(c.load_id == spec.load_id, c.staged_at < datetime.now(UTC) - _REMEMBERED)
+        self._connection.execute(sa.delete(self._staged).where(over))
         self._connection.execute(
             sa.insert(self._staged).values(
                 load_id=spec.load_id,
                 tenant_id=spec.tenant_id,
                 table_name=spec.table,
                 record=json.dumps(record),
-                staged_at=staged_at,
+                staged_at=moment,
             )
         )
 
     def staged(self, load_id: str) -> dict[str, Any] | None:
-        """Return what was entered for a load that waits."""
+        """Return what was entered last for a load for review."""
         record = self._connection.execute(
             sa.select(self._staged.c.record).where(self._staged.c.load_id == load_id)
         ).scalar()
@@ -219,5 +223,5 @@ class Books:
     def forget_stages(self, names: list[str]) -> None:
         """Strike out the loads whose stages were swept."""
         for load_id, record in self._connection.execute(sa.select(self._staged.c.load_id, self._staged.c.record)).all():
-            if json.loads(record)["staged"]["table"] in names:
+            if json.loads(record).get("staged", {}).get("table") in names:
                 self.remove_staged(load_id)

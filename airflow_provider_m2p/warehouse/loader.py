@@ -143,6 +143,8 @@ class Loader:
         """
         Publish the staged load of this load id: exactly what its plan says, or nothing.
 
+        If that was done already, perhaps by a try that was lost while it committed, its result is returned again.
+
         :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
         :raises M2PConfigError: it was staged for another table or tenant.
         :raises M2PLoadError: it does not wait any more, was staged again, or the table moved on.
@@ -154,7 +156,7 @@ class Loader:
         return result
 
     def discard(self) -> bool:
-        """Throw the staged load of this load id away, and tell whether there was one."""
+        """Throw the load that waits under this load id away, and tell whether there was one."""
         with self._connected() as books:
             return review.discard(books, self.spec, self._lock_seconds)
 

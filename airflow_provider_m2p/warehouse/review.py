@@ -4,16 +4,17 @@ Loads that wait for somebody's consent.
 :func:`stage` reads the platform and keeps the rows in a stage of their own, beside a plan of what they would do to
     the table. The plan is no estimate: the load is applied and rolled back. :func:`publish` applies exactly that
     plan or refuses; :func:`discard` throws the stage away. Stages that nobody decides on for a week are swept by
-    the next load.
+    the next load, and what was published is remembered for a week, too.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -32,6 +33,8 @@ from airflow_provider_m2p.warehouse.table import ROW_HASH
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import PageStream
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,12 +78,12 @@ def stage(
         )
     load = Load(books, spec, for_review=True)
     try:
-        discard(books, spec, lock_seconds)
+        _make_way(books, spec, lock_seconds)
         read = load.read(pages, before)
         staged = load.stage.staged()
         plan = _rehearse(books, spec, read, staged, lock_seconds)
         with dialect.transaction(spec.full_name, lock_seconds):
-            books.add_staged(spec, _record(spec, read, staged, plan), read.started_at)
+            books.enter_staged(spec, _record(spec, read, staged, plan), read.started_at)
     except BaseException:
         load.discard()
         raise
@@ -89,7 +92,7 @@ def stage(
 
 def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | None = None) -> LoadResult:
     """
-    Apply a staged load.
+    Apply a staged load, or if that was done already, return its result again.
 
     :param spec: its schema and load id; its table and tenant, or :data:`~airflow_provider_m2p.warehouse.books.STAGED`
         for any. All else stands in the books.
@@ -105,11 +108,16 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
                 "discarded, or swept after a week. Stage it again."
             )
         kept, record = entry
-        if plan_id is not None and plan_id != record["plan"]["plan_id"]:
+        published, newest = record.get("published"), record["plan"]["plan_id"]
+        if plan_id is not None and plan_id != newest:
             raise M2PLoadError(
-                f"Load {spec.load_id!r} was staged again after plan {plan_id} was made: what waits now is plan "
-                f"{record['plan']['plan_id']}. Nothing was written. Review the new plan."
+                f"Load {kept.load_id!r} was staged again after plan {plan_id} was made: what "
+                f"{'was published' if published else 'waits now'} is plan {newest}. Nothing was written. "
+                "Review the new plan."
             )
+        if published:
+            log.info("Load %s was published before, as plan %s. It is not applied again.", kept.load_id, newest)
+            return LoadResult(**published)
         read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
         if books.version(kept.table, kept.tenant_id) != read.version:
             raise M2PLoadError(
@@ -124,20 +132,32 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
                 f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "
                 "something else. Nothing was written. Stage the load again and review the new plan."
             )
-        books.remove_staged(kept.load_id)
         _drop(dialect, kept.schema, record["staged"])
+        # Whoever asks for it may be gone, or the connection, before they know: let them ask again.
+        published = {name: record[name] for name in ("spec", "plan")} | {"published": result.as_dict()}
+        books.enter_staged(kept, published, datetime.now(UTC))
     return result
 
 
 def discard(books: Books, spec: LoadSpec, lock_seconds: float) -> bool:
-    """Throw a staged load away, and tell whether there was one."""
+    """Throw away a load that waits, and tell whether there was one."""
     with _entry(books, spec, lock_seconds) as entry:
-        if entry is None:
+        if entry is None or "staged" not in entry[1]:
             return False
         kept, record = entry
         _drop(books.dialect, kept.schema, record["staged"])
         books.remove_staged(kept.load_id)
     return True
+
+
+def _make_way(books: Books, spec: LoadSpec, lock_seconds: float) -> None:
+    """Throw away what was staged before under a load id, and forget what was published."""
+    with books.dialect.transaction(spec.full_name, lock_seconds):
+        record = books.staged(spec.load_id)
+        if record is not None and "staged" in record:
+            _refuse_other(spec, _spec(record))
+            _drop(books.dialect, spec.schema, record["staged"])
+        books.remove_staged(spec.load_id)
 
 
 @contextmanager

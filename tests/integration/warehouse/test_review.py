@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse import staged as stages
+from tests.integration.warehouse.proxy import Proxy
 from tests.integration.warehouse.streams import Pages, Warehouse, counts
 from tests.integration.warehouse.test_concurrency import in_thread
+from tests.integration.warehouse.test_lost_connections import is_commit
 
 OLD = b'[{"id":"a","n":1,"name":"SECRET"},{"id":"b","n":2},{"id":"c","n":3}]'
 NEW = b'[{"id":"a","n":1.5,"name":"HIDDEN"},{"id":"b","n":2},{"id":"d","n":4,"extra":true}]'
@@ -125,11 +128,50 @@ def test_loads_of_other_tenants_do_not_matter(first_class: Warehouse) -> None:
 
 def test_what_was_decided_is_decided(first_class: Warehouse) -> None:
     loader = first_class.loader(load_id="once")
-    loader.stage(Pages([OLD]))
-    loader.publish()
-    with pytest.raises(M2PLoadError, match="No staged load 'once'"):
-        loader.publish()
+    first = loader.stage(Pages([OLD]))
+    published = loader.publish()
     assert not loader.discard()
+    before = first_class.read(meta=True)
+    for plan_id in (None, first.plan_id):
+        again = loader.publish(plan_id)
+        assert again.as_dict() == {**published.as_dict(), "seconds": again.seconds}
+    with pytest.raises(M2PLoadError, match=rf"plan other was made: what was published is plan {first.plan_id}\. Nothing"):
+        loader.publish("other")
+    assert first_class.read(meta=True) == before
+    assert [load["load_id"] for load in first_class.loads()] == ["once"]
+
+    second = loader.stage(Pages([NEW]))
+    with pytest.raises(M2PLoadError, match=rf"what waits now is plan {second.plan_id}\. Nothing was written"):
+        loader.publish(first.plan_id)
+    assert loader.discard()
+    for plan_id in (None, first.plan_id, second.plan_id):
+        with pytest.raises(M2PLoadError, match="No staged load 'once'"):
+            loader.publish(plan_id)
+    assert not loader.discard()
+    assert first_class.read(meta=True) == before
+
+
+@pytest.mark.parametrize("knows_plan", [False, True])
+def test_a_load_that_was_published_by_a_connection_that_was_lost(postgres: Warehouse, knows_plan: bool) -> None:
+    """After the last COMMIT it is published, and nobody was told; the next try is."""
+    applied = 0
+    for cut in range(1, 20):
+        loader = postgres.loader(load_id=f"x{cut}", write_mode="append")
+        plan = loader.stage(Pages([OLD]))
+        plan_id = plan.plan_id if knows_plan else None
+        with Proxy(postgres.url.port or 0, cut, delivered=True, counts=is_commit) as proxy:
+            broken = Warehouse(postgres.way, postgres.url.set(port=proxy.port), poolclass=sa.pool.NullPool)
+            try:
+                broken.loader(load_id=f"x{cut}").publish(plan_id)
+            except M2PLoadError as error:
+                assert "Run the task again: that does no harm." in str(error)
+                applied += f"x{cut}" in {load["load_id"] for load in postgres.loads()}
+        assert counts(loader.publish(plan_id).as_dict()) == counts(plan.result.as_dict()) == (3, 0, 0, 0)
+        if not proxy.fired:
+            break
+    assert applied == 1
+    assert [load["load_id"] for load in postgres.loads()] == [f"x{n}" for n in range(1, cut + 1)]
+    assert len(postgres.read()) == 3 * cut
 
 
 #: Who publishes or discards from another task knows the load id alone.
@@ -236,6 +278,22 @@ def test_a_stage_that_nobody_decides_on_is_swept(first_class: Warehouse, monkeyp
     assert not waiting(first_class)
     with pytest.raises(M2PLoadError, match="swept after a week"):
         loader.publish()
+
+
+def test_what_was_published_is_remembered_for_a_week(first_class: Warehouse) -> None:
+    loaders = [first_class.loader(load_id=f"x{n}", table=f"t{n}") for n in range(2)]
+    for loader in loaders:
+        loader.stage(Pages([OLD]))
+        loader.publish()
+    week_ago = datetime.now(UTC) - timedelta(days=7, minutes=1)
+    update = sa.text("UPDATE _m2p_staged SET staged_at = :at WHERE load_id = 'x0'")
+    with first_class.engine.begin() as connection:
+        connection.execute(update.bindparams(sa.bindparam("at", week_ago, sa.TIMESTAMP(timezone=True))))
+    assert loaders[0].publish().inserted == 3
+    first_class.loader(load_id="x2", table="t2").stage(Pages([OLD]))
+    assert loaders[1].publish().inserted == 3
+    with pytest.raises(M2PLoadError, match="No staged load 'x0'"):
+        loaders[0].publish()
 
 
 def test_a_database_that_cannot_rehearse_says_so(mariadb: Warehouse) -> None:

@@ -171,6 +171,21 @@ class TestPublishLoad:
         with pytest.raises(M2PConfigError, match="M2PPublishLoadOperator"):
             self.load(publish=False, outlets=[asset])
 
+    def test_a_try_after_the_one_that_published(self, staged: dict[str, Any], engine: Engine) -> None:
+        """The try before may have died before it could say so."""
+        first = self.act(load_id=staged["load_id"], plan_id=staged["plan_id"])
+        before = self.rows(engine)
+        assert self.act(load_id=staged["load_id"], action="discard")["discarded"] is False  # the example's teardown
+        asset, events = Asset("m2p_products"), OutletEventAccessors()
+        again = self.act(
+            {"outlet_events": events}, load_id=staged["load_id"], plan_id=staged["plan_id"], outlets=[asset]
+        )
+        assert {**again, "seconds": 0} == {**first, "seconds": 0}
+        assert events[asset].extra["inserted"] == 2
+        assert self.rows(engine) == before
+        with pytest.raises(M2PLoadError, match="was staged again after plan other was made"):
+            self.act(load_id=staged["load_id"], plan_id="other")
+
     def test_discard(self, staged: dict[str, Any], engine: Engine) -> None:
         before = self.rows(engine)
         load_id = staged["load_id"]
