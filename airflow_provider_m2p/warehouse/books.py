@@ -3,7 +3,7 @@ The tables that keep the books of a schema.
 
 ``_m2p_loads`` has a row for every applied load. ``_m2p_columns`` says which field of the API each column holds, as
 what kind, and at which position of the row hash, so that a name given once stays given whatever arrives later.
-``_m2p_staged`` has the loads that wait for consent, and for a week those that were published.
+``_m2p_staged`` has the loads for review: those that are being staged, wait for consent, or were published this week.
 """
 
 from __future__ import annotations

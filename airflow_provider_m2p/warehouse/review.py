@@ -78,14 +78,24 @@ def stage(
         )
     load = Load(books, spec, for_review=True)
     try:
-        _make_way(books, spec, lock_seconds)
+        _begin(books, spec, load.stage.table.name, lock_seconds)
         read = load.read(pages, before)
         staged = load.stage.staged()
         plan = _rehearse(books, spec, read, staged, lock_seconds)
         with dialect.transaction(spec.full_name, lock_seconds):
+            if _is_overtaken(books, spec, staged.table):
+                raise _overtaken(spec)
             books.enter_staged(spec, _record(spec, read, staged, plan), read.started_at)
     except BaseException:
-        load.discard()
+        try:
+            load.discard()
+        except sa.exc.DBAPIError as error:  # above all, if the stage is gone
+            if error.connection_invalidated:
+                raise
+            with dialect.connection.begin():
+                if not _is_overtaken(books, spec, load.stage.table):
+                    raise
+            raise _overtaken(spec) from None
         raise
     return plan
 
@@ -102,10 +112,10 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
     """
     dialect = books.dialect
     with _entry(books, spec, lock_seconds) as entry:
-        if entry is None:
+        if entry is None or "plan" not in entry[1]:
             raise M2PLoadError(
-                f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was published, "
-                "discarded, or swept after a week. Stage it again."
+                f"No staged load {spec.load_id!r} waits in {spec.schema or 'the default schema'}: it was not staged to "
+                "the end, was discarded, or swept after a week. Stage it again."
             )
         kept, record = entry
         published, newest = record.get("published"), record["plan"]["plan_id"]
@@ -147,17 +157,32 @@ def discard(books: Books, spec: LoadSpec, lock_seconds: float) -> bool:
         kept, record = entry
         _drop(books.dialect, kept.schema, record["staged"])
         books.remove_staged(kept.load_id)
-    return True
+        return "plan" in record
 
 
-def _make_way(books: Books, spec: LoadSpec, lock_seconds: float) -> None:
-    """Throw away what was staged before under a load id, and forget what was published."""
+def _begin(books: Books, spec: LoadSpec, stage: str, lock_seconds: float) -> None:
+    """Enter the stage before its rows, so that it is found whatever ends this; throw away what was staged before."""
     with books.dialect.transaction(spec.full_name, lock_seconds):
         record = books.staged(spec.load_id)
         if record is not None and "staged" in record:
-            _refuse_other(spec, _spec(record))
+            if "plan" in record:
+                _refuse_other(spec, _spec(record))
             _drop(books.dialect, spec.schema, record["staged"])
-        books.remove_staged(spec.load_id)
+        record = {"spec": asdict(spec), "staged": {"table": stage, "children": []}}
+        books.enter_staged(spec, record, datetime.now(UTC))
+
+
+def _is_overtaken(books: Books, spec: LoadSpec, stage: sa.Table) -> bool:
+    """Tell whether a stage is no longer that of its load: who stages the load again, or discards it, drops it."""
+    record = books.staged(spec.load_id) or {}
+    return bool(record.get("staged", {}).get("table") != stage.name)
+
+
+def _overtaken(spec: LoadSpec) -> M2PLoadError:
+    return M2PLoadError(
+        f"Load {spec.load_id!r} was staged again, or discarded, while this task read the platform. What it read is "
+        "thrown away. Look for the newer plan; if there is none, run the task again."
+    )
 
 
 @contextmanager
@@ -210,9 +235,9 @@ def _changed_columns(merge: Merge) -> dict[str, int]:
         return {}
     # As texts, because somebody may have given a column a type that cannot be compared with that of the value.
     counts = [
-        sa.func.sum(
-            sa.case((sa.cast(column, sa.Text).is_distinct_from(sa.cast(value, sa.Text)), 1), else_=0)
-        ).label(column.name)
+        sa.func.sum(sa.case((sa.cast(column, sa.Text).is_distinct_from(sa.cast(value, sa.Text)), 1), else_=0)).label(
+            column.name
+        )
         for column, value in merge.values
     ]
     pairs = merge.stage.join(merge.table, sa.and_(merge.live, merge.same_key, merge.staged))

@@ -12,7 +12,7 @@ from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSch
 from airflow_provider_m2p.warehouse import staged as stages
 from tests.integration.warehouse.proxy import Proxy
 from tests.integration.warehouse.streams import Pages, Warehouse, counts
-from tests.integration.warehouse.test_concurrency import in_thread
+from tests.integration.warehouse.test_concurrency import Gated, in_thread
 from tests.integration.warehouse.test_lost_connections import is_commit
 
 OLD = b'[{"id":"a","n":1,"name":"SECRET"},{"id":"b","n":2},{"id":"c","n":3}]'
@@ -247,6 +247,50 @@ def test_who_knows_the_load_id_alone_may_publish_and_discard(first_class: Wareho
         assert anyone.discard()
         plan = loader.stage(Pages([OLD]))
         assert anyone.publish(plan.plan_id).table == plan.result.table
+
+
+@pytest.mark.parametrize("then", ["stage", "discard"])
+@pytest.mark.parametrize("table_exists", [False, True])
+def test_a_stage_whose_connection_was_lost_is_found(postgres: Warehouse, table_exists: bool, then: str) -> None:
+    if table_exists:
+        postgres.load(OLD)
+    with Proxy(postgres.url.port or 0, 1, delivered=True, counts=lambda statement: b"COPY" in statement) as proxy:
+        broken = Warehouse(postgres.way, postgres.url.set(port=proxy.port), poolclass=sa.pool.NullPool)
+        with pytest.raises(M2PLoadError, match="connection was lost"):
+            broken.loader(load_id="x").stage(Pages([NEW]))
+    assert len(waiting(postgres)) == 1
+    loader = postgres.loader(load_id="x")
+    with pytest.raises(M2PLoadError, match="No staged load 'x' waits in the default schema: it was not staged to the end"):
+        loader.publish()
+    if then == "stage":
+        loader.stage(Pages([NEW]))
+        assert len(waiting(postgres)) == 1
+        assert loader.publish().rows_read == 3
+    else:
+        assert not loader.discard()  # nobody could have published it
+    assert not waiting(postgres)
+
+
+def test_a_load_that_failed_does_not_bind_its_id(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    with pytest.raises(M2PSchemaError, match="freeze"):
+        first_class.loader(load_id="x", schema_policy="freeze").stage(Pages([NEW]))
+    loader = first_class.loader(load_id="x", table="others")
+    loader.stage(Pages([NEW]))
+    assert loader.publish().inserted == 3
+
+
+def test_of_two_that_stage_the_same_load_the_later_one_counts(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    slow = Gated(OLD)
+    future = in_thread(lambda: first_class.loader(load_id="x").stage(slow))
+    assert slow.read.wait(60)
+    plan = first_class.loader(load_id="x").stage(Pages([NEW]))
+    slow.gate.set()
+    with pytest.raises(M2PLoadError, match="'x' was staged again, or discarded, while this task read"):
+        future.result(60)
+    assert first_class.loader(load_id="x").publish(plan.plan_id).updated == 1
+    assert not waiting(first_class)
 
 
 def test_a_plan_is_published_under_its_own_id_alone(first_class: Warehouse) -> None:
