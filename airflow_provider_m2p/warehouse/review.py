@@ -23,14 +23,14 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
-from airflow_provider_m2p.warehouse.apply import Apply, Read, child_spec
+from airflow_provider_m2p.warehouse.apply import Apply, Read
 from airflow_provider_m2p.warehouse.books import STAGED, Books
 from airflow_provider_m2p.warehouse.dialect import Dialect, TextLost
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged
-from airflow_provider_m2p.warehouse.table import ROW_HASH
+from airflow_provider_m2p.warehouse.table import ROW_HASH, Target
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import PageStream
@@ -143,7 +143,7 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
             as_planned = done == planned or _is_as_planned(books, kept, done, planned)
         except TextLost:  # a column has become text meanwhile, and the stage has none
             as_planned = False
-        if not as_planned or not _is_in_order(books, kept, staged):
+        if not as_planned or not _is_in_order(Target(kept, books), staged):
             raise M2PLoadError(
                 f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "
                 "something else. Nothing was written. Stage the load again and review the new plan."
@@ -325,10 +325,11 @@ def _is_as_planned(books: Books, spec: LoadSpec, done: dict[str, Any], planned: 
     return {**planned, "schema_changes": left} == done
 
 
-def _is_in_order(books: Books, spec: LoadSpec, staged: Staged) -> bool:
+def _is_in_order(target: Target, staged: Staged) -> bool:
     """Tell whether the columns have the places in the row hash for which the rows were hashed."""
-    places = [column.path for column in books.columns(spec.table)][: len(staged.columns)]
-    return places == [column.path for column in staged.columns] and all(
-        _is_in_order(books, child_spec(spec, path, books.dialect.name_limit), child)
-        for path, child in staged.children.items()
+    books, wanted = target.books, [column.path for column in staged.columns]
+    columns = books.columns(target.spec.table)
+    arrays = {column.path: column for column in columns}
+    return [column.path for column in columns][: len(wanted)] == wanted and all(
+        _is_in_order(Target(target.array_spec(arrays[path]), books), child) for path, child in staged.children.items()
     )
