@@ -191,9 +191,13 @@ class M2PPublishLoadOperator(BaseOperator):
         warehouse = warehouse_hook(self.sql_conn_id)
         with warehouse_engine(warehouse) as engine:
             result = self._loader(engine).publish(self.plan_id)
-            report_write(warehouse, engine.url, self.schema, result.table)
+            report_write(warehouse, engine.url, self.schema, self._table(result))
         log_counts(self.log, f"Published load {show((self.load_id,))} into {show((result.table,))}:", result)
         return result
+
+    def _table(self, result: LoadResult) -> str:
+        """Return the table's name alone."""
+        return result.table.removeprefix(f"{self.schema}.") if self.schema else result.table
 
     def _discard(self) -> dict[str, Any]:
         with warehouse_engine(warehouse_hook(self.sql_conn_id)) as engine:
@@ -215,5 +219,6 @@ class M2PPublishLoadOperator(BaseOperator):
             return None
         warehouse = warehouse_hook(self.sql_conn_id)
         with warehouse_engine(warehouse) as engine:
-            columns = self._loader(engine, result.table).columns()
-            return load_lineage(None, warehouse, engine, self.schema, result.table, result, columns=columns)
+            table = self._table(result)
+            columns = self._loader(engine, table).columns()
+            return load_lineage(None, warehouse, engine, self.schema, table, result, columns=columns)

@@ -92,6 +92,10 @@ class Books:
             sa.Column("staged_at", instant(), nullable=False),
         )
 
+    def full_name(self, table: str) -> str:
+        """Return the name of a table with its schema, alike whether that was named or is the connection's default."""
+        return f"{self.loads.schema or self.dialect.default_schema}.{table}"
+
     def missing(self) -> bool:
         """Tell whether a table is missing."""
         there = sa.inspect(self._connection).get_table_names(schema=self.loads.schema)

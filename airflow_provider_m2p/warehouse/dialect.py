@@ -52,8 +52,8 @@ class Held:
     where: sa.ColumnElement[bool]
 
 
-class TextLost(M2PLoadError):
-    """Values are staged as what they mean, and now their texts are wanted as they were sent: read the list again."""
+class ReadAgain(M2PLoadError):
+    """What is staged is not what is wanted now. It will be, once the list was read again."""
 
 
 class Dialect:
@@ -90,6 +90,11 @@ class Dialect:
         self.connection = connection
 
     # -- names and types ----------------------------------------------------------------------------------------------
+
+    @property
+    def default_schema(self) -> str:
+        """The schema of tables that are named without one."""
+        return self.connection.dialect.default_schema_name or ""
 
     @property
     def name_limit(self) -> int:
@@ -219,7 +224,7 @@ class Dialect:
         """
         Bring what is staged already into the form of a wider kind.
 
-        :raises TextLost: that is a text which the stage does not have. The next stage will keep it.
+        :raises ReadAgain: that is a text which the stage does not have. The next stage will keep it.
         """
         if source is Kind.INSTANT:
             plain = sa.func.substr(column, 34)

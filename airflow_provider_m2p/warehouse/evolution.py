@@ -17,6 +17,7 @@ from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import StoredColumn
+from airflow_provider_m2p.warehouse.dialect import ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
 from airflow_provider_m2p.warehouse.table import LOAD_ID, LOADED_AT, RAW_HASH, ROW_HASH, TENANT, VALID_FROM, Target
@@ -36,6 +37,7 @@ class Evolution:
     :param parent: what becomes of the table whose arrays this one has.
     :param array: the arrays' path.
     :raises M2PSchemaError: the table cannot take them.
+    :raises ReadAgain: the rows were hashed with their columns in another order.
     """
 
     def __init__(
@@ -94,6 +96,10 @@ class Evolution:
                 self.columns.append(replace(stored, kind=kind))
                 if kind is not stored.kind:
                     self.changes.append({"change": "widen", **change})
+        hashed = [column.path for column in self.columns]
+        known = [column.path for column in sorted(target.columns.values(), key=lambda column: column.position)]
+        if hashed != (known + hashed[len(known) :])[: len(hashed)]:
+            raise ReadAgain(f"The columns of {self._spec.table!r} are others than when this load began to read.")
         if target.exists:
             missing = (column.name for column in target.meta_columns() if column.name not in target.present)
             self.changes += [{"change": "add", "column": name, "field": None, "type": "instant"} for name in missing]

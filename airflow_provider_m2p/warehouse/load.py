@@ -48,7 +48,7 @@ class Load:
         self._connection = dialect.connection
         self._spec = spec
         self._for_review = for_review
-        with dialect.looking(spec.full_name):
+        with dialect.looking(books.full_name(spec.table)):
             self._version = books.version(spec.table, spec.tenant_id)
             self._target, self._arrays = targets(spec, books)
             target = self._target
@@ -72,7 +72,7 @@ class Load:
         try:
             read = self.read(pages, before)
             staged = self._stage.staged()
-            with self._dialect.transaction(self._spec.full_name, lock_seconds):
+            with self._dialect.transaction(self._books.full_name(self._spec.table), lock_seconds):
                 return Apply(self._books, self._spec).run(read, staged)
         finally:
             self.discard()

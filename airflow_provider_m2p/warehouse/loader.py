@@ -25,7 +25,7 @@ from airflow_provider_m2p.exceptions import M2PConfigError
 from airflow_provider_m2p.warehouse import review
 from airflow_provider_m2p.warehouse.apply import Doubtful
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
-from airflow_provider_m2p.warehouse.dialect import Dialect, TextLost
+from airflow_provider_m2p.warehouse.dialect import Dialect, ReadAgain
 from airflow_provider_m2p.warehouse.errors import as_ours
 from airflow_provider_m2p.warehouse.load import Load, targets
 from airflow_provider_m2p.warehouse.merge import WRITERS
@@ -82,7 +82,7 @@ class Loader:
         self._check_spec()
         with self._connected() as books:
             self._prepare(books)
-            with books.dialect.looking(self.spec.full_name):
+            with books.dialect.looking(books.full_name(self.spec.table)):
                 targets(self.spec, books)
 
     def _prepare(self, books: Books) -> None:
@@ -102,7 +102,7 @@ class Loader:
     def _create(self, books: Books) -> None:
         dialect = books.dialect
         try:
-            with dialect.transaction(f"the books of {self.spec.schema or 'the schema'}", self._lock_seconds):
+            with dialect.transaction(books.full_name("the books"), self._lock_seconds):
                 books.create()
         except sa.exc.DBAPIError:
             with dialect.connection.begin():
@@ -187,8 +187,8 @@ class Loader:
                         except Doubtful as doubt:
                             log.warning("%s: the list may have moved while it was read. Reading it once more.", doubt)
                             doubtful = pages.digest
-                        except TextLost as lost:
-                            log.info("%s Reading the list once more.", lost)
+                        except ReadAgain as reason:
+                            log.info("%s Reading the list once more.", reason)
                     pages = pages.again()
 
     def _check_spec(self) -> None:
@@ -213,7 +213,9 @@ class Loader:
         with as_ours(self.engine, self.spec.full_name), self.engine.connect() as connection:
             _wake(connection)
             # The engine's own level may be to commit every statement, or to see nothing that others did meanwhile.
-            if level := self._dialect.isolation_level or connection.default_isolation_level:
+            level = self._dialect.isolation_level or connection.default_isolation_level
+            # SQLite's class does without; SQLAlchemy would not give back what a listener of the engine has set.
+            if level and self._dialect is not SQLite:
                 connection.execution_options(isolation_level=level)
             dialect = self._dialect(connection)
             if connection.in_transaction():

@@ -15,7 +15,7 @@ from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
 from airflow_provider_m2p.warehouse.copy import Copy
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others, TextLost
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others, ReadAgain
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
 from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH, VALID_TO
 
@@ -50,6 +50,11 @@ class Postgres(Dialect):
     adds_key_last: ClassVar[bool] = True
     locks: ClassVar[bool] = True
     max_columns: ClassVar[int] = 1600
+
+    @property
+    def default_schema(self) -> str:
+        # Not what the engine's first connection found: a session may have a search path of its own.
+        return self._default_schema
 
     @property
     def name_limit(self) -> int:
@@ -162,7 +167,7 @@ class Postgres(Dialect):
 
     def _lose_text(self, kind: Kind) -> NoReturn:
         self._kept_as_text.add(kind)
-        raise TextLost(f"A column of {kind.value} values was found to hold others, too, so that their texts matter.")
+        raise ReadAgain(f"A column of {kind.value} values was found to hold others, too, so that their texts matter.")
 
     def __init__(self, connection: sa.Connection) -> None:
         super().__init__(connection)
@@ -171,8 +176,11 @@ class Postgres(Dialect):
         self._copy_may_last = False
         self._asked: Future[Others] | None = None
         self._kept_as_text = {Kind.TEXT}
-        settings = sa.select(*(sa.func.current_setting(name) for name in ("lock_timeout", "client_encoding")))
-        self._lock_timeout, encoding = connection.execute(settings).one()
+        settings = [sa.func.current_setting(name) for name in ("lock_timeout", "client_encoding")]
+        found = connection.execute(sa.select(*settings, sa.func.coalesce(sa.func.current_schema(), ""))).one()
+        self._lock_timeout: str = found[0]
+        encoding: str = found[1]
+        self._default_schema: str = found[2]
         if encoding != "UTF8":
             raise M2PConfigError(
                 f"The connection's client_encoding is {encoding}, which does not have every character. Set it to utf8, "

@@ -25,12 +25,12 @@ from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
 from airflow_provider_m2p.warehouse.apply import Apply, Read
 from airflow_provider_m2p.warehouse.books import STAGED, Books
-from airflow_provider_m2p.warehouse.dialect import Dialect, TextLost
+from airflow_provider_m2p.warehouse.dialect import Dialect, ReadAgain
 from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged
-from airflow_provider_m2p.warehouse.table import ROW_HASH, Target
+from airflow_provider_m2p.warehouse.table import ROW_HASH
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import PageStream
@@ -83,7 +83,7 @@ def stage(
         read = load.read(pages, before)
         staged = load.stage.staged()
         plan = _rehearse(books, spec, read, staged, lock_seconds)
-        with dialect.transaction(spec.full_name, lock_seconds):
+        with dialect.transaction(books.full_name(spec.table), lock_seconds):
             if _is_overtaken(books, spec, staged.table):
                 raise _overtaken(spec)
             books.enter_staged(spec, _record(spec, read, staged, plan), read.started_at)
@@ -141,9 +141,9 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
             result = Apply(books, kept).run(replace(read, version=None), staged)
             done, planned = _outcome(result.as_dict()), _outcome(record["plan"])
             as_planned = done == planned or _is_as_planned(books, kept, done, planned)
-        except TextLost:  # a column has become text meanwhile, and the stage has none
+        except ReadAgain:  # a column has become text meanwhile, and the stage has none; or columns are in another order
             as_planned = False
-        if not as_planned or not _is_in_order(Target(kept, books), staged):
+        if not as_planned:
             raise M2PLoadError(
                 f"Publishing load {kept.load_id!r} would not do what its plan says: {kept.full_name} was changed by "
                 "something else. Nothing was written. Stage the load again and review the new plan."
@@ -168,7 +168,7 @@ def discard(books: Books, spec: LoadSpec, lock_seconds: float) -> bool:
 
 def _begin(books: Books, spec: LoadSpec, stage: str, lock_seconds: float) -> None:
     """Enter the stage before its rows, so that it is found whatever ends this; throw away what was staged before."""
-    with books.dialect.transaction(spec.full_name, lock_seconds):
+    with books.dialect.transaction(books.full_name(spec.table), lock_seconds):
         record = books.staged(spec.load_id)
         if record is not None and "staged" in record:
             if "plan" in record:
@@ -202,7 +202,7 @@ def _entry(books: Books, spec: LoadSpec, lock_seconds: float) -> Iterator[tuple[
         return
     kept = _spec(record)
     _refuse_other(spec, kept)
-    with dialect.transaction(kept.full_name, lock_seconds):
+    with dialect.transaction(books.full_name(kept.table), lock_seconds):
         # Somebody else may have decided on it before the lock was free.
         record = books.staged(spec.load_id)
         yield None if record is None or _target(_spec(record)) != _target(kept) else (_spec(record), record)
@@ -226,7 +226,7 @@ def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_sec
     changed: dict[str, int] = {}
     result: LoadResult | None = None
     try:
-        with books.dialect.transaction(spec.full_name, lock_seconds):
+        with books.dialect.transaction(books.full_name(spec.table), lock_seconds):
             apply = Apply(books, spec, before_merge=lambda merge: changed.update(_changed_columns(merge)))
             result = apply.run(read, staged)
             raise _Rehearsed
@@ -324,12 +324,3 @@ def _is_as_planned(books: Books, spec: LoadSpec, done: dict[str, Any], planned: 
     ]
     return {**planned, "schema_changes": left} == done
 
-
-def _is_in_order(target: Target, staged: Staged) -> bool:
-    """Tell whether the columns have the places in the row hash for which the rows were hashed."""
-    books, wanted = target.books, [column.path for column in staged.columns]
-    columns = books.columns(target.spec.table)
-    arrays = {column.path: column for column in columns}
-    return [column.path for column in columns][: len(wanted)] == wanted and all(
-        _is_in_order(Target(target.array_spec(arrays[path]), books), child) for path, child in staged.children.items()
-    )

@@ -137,7 +137,13 @@ def test_append_holds_what_each_load_id_wrote_last(
     written: dict[str, Catalogue] = {}
     for attempt, ((catalogue, pages, complete), load) in enumerate(zip(sequence, ids, strict=False)):
         result = warehouse.load(
-            *pages, table=table, write_mode="append", complete=complete, load_id=f"load-{load}", attempt=attempt
+            *pages,
+            table=table,
+            write_mode="append",
+            complete=complete,
+            load_id=f"load-{load}",
+            attempt=attempt,
+            max_delete_ratio=1,
         )
         assert counts(result) == (len(catalogue), 0, 0, 0)
         written[f"load-{load}"] = catalogue

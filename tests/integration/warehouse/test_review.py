@@ -269,7 +269,7 @@ def test_who_discards_waits_for_who_publishes(postgres: Warehouse, who: dict[str
             errors.append(in_thread(discard).exception(60))
 
     staged.publish()
-    assert [str(error).startswith("Another load held products for more than 0 s.") for error in errors] == [True]
+    assert [str(error).startswith("Another load held public.products for more than 0 s.") for error in errors] == [True]
 
 
 def test_staged_again_the_first_stage_is_gone(first_class: Warehouse) -> None:
