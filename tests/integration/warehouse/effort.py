@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 
 EFFORT: Final = int(os.environ.get("EFFORT", "1"))
-_EXAMPLES: Final = {"sqlite": 20, "psycopg": 12, "psycopg2": 4, "portable": 6, "mariadb": 8}
+#: For modules of tests that take longer with more effort.
+PATIENCE: Final = pytest.mark.timeout(180 * EFFORT)
 
 
-def effort(way: str) -> settings:
-    """Return settings for a property test that loads a database in some way."""
-    return settings(max_examples=_EXAMPLES[way] * EFFORT, deadline=None)
+def effort(examples: int) -> settings:
+    """Return settings for a property test that loads a warehouse, which the examples share."""
+    shared = HealthCheck.function_scoped_fixture
+    return settings(max_examples=examples * EFFORT, deadline=None, suppress_health_check=[shared])

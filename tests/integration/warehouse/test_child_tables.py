@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_m2p.exceptions import M2PSchemaError
+from tests.integration.warehouse import model
+from tests.integration.warehouse.effort import PATIENCE, effort
 from tests.integration.warehouse.streams import Warehouse, counts
+
+pytestmark = PATIENCE
 
 FEES = b'[{"id":"a","fees":[{"code":"L","amount":1.10},{"code":"R","amount":2}]},{"id":"b","fees":[]},{"id":"c","n":1}]'
 LATER = b'[{"id":"a","fees":[{"code":"L","amount":1.20}]},{"id":"b","fees":[{"code":"N","more":{"x":[1]}}]},{"id":"c","n":1}]'
@@ -121,3 +130,42 @@ def test_tenants_have_elements_of_their_own(first_class: Warehouse) -> None:
         tenant_id="ONE",
     )
     assert {row["_m2p_tenant_id"] for row in first_class.read("products__fees", meta=True)} == {"TWO"}
+
+
+TABLES = (f"t{n}" for n in itertools.count())
+ELEMENTS = st.fixed_dictionaries({}, optional={"code": st.sampled_from("LRN"), "amount": st.none() | st.integers(0, 2)})
+ROWS = st.fixed_dictionaries(
+    {"id": st.sampled_from("abcd")},
+    optional={
+        "n": st.integers(0, 1),
+        "fees": st.none() | st.lists(ELEMENTS, max_size=3),
+        "tags": st.none() | st.lists(st.none() | st.sampled_from("xyz"), max_size=3),
+    },
+)
+
+
+@pytest.mark.parametrize("mode", ["append", "replace", "upsert", "history"])
+@effort(8)
+@given(
+    # Rows, some of them twice; where the second page begins; whether the list was read whole; and the load's id.
+    st.lists(
+        st.tuples(st.lists(ROWS, max_size=6), st.integers(0, 6), st.sampled_from([True, True, False]), st.integers(0, 9)),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_elements_are_in_step_with_their_rows_whatever_comes(
+    first_class: Warehouse, mode: str, loads: list[tuple[list[dict[str, Any]], int, bool, int]]
+) -> None:
+    table = next(TABLES)
+    expected = model.Model(mode, ("fees", "tags"))
+    for attempt, (rows, cut, complete, load) in enumerate(loads):
+        spec = {"load_id": f"{load}", "attempt": attempt, "write_mode": mode, "child_tables": True, "max_delete_ratio": 1}
+        pages = [page for page in (rows[:cut], rows[cut:]) if page]
+        result = first_class.load(*pages, table=table, complete=complete, **spec)
+        assert result["duplicates"] == len(rows) - len({row["id"] for row in rows})
+        expected.load(f"{load}", rows, attempt=attempt, complete=complete)
+        assert model.found(first_class, table, mode, ("fees", "tags")) == expected.state()
+    for name in first_class.tables():
+        if name.partition("__")[0] == table:
+            first_class.execute(f"DROP TABLE {name}")

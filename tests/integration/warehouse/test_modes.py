@@ -9,13 +9,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
+from tests.integration.warehouse.effort import PATIENCE, effort
 from tests.integration.warehouse.streams import Pages, Rows, Warehouse, counts, in_utc, number
 
-QUICK = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+pytestmark = PATIENCE
 TABLES = (f"t{n}" for n in itertools.count())
 MODES = ["append", "replace", "upsert", "history"]
 
@@ -45,7 +46,7 @@ def live(rows: list[dict[str, Any]], end: str) -> Catalogue:
     return found
 
 
-@QUICK
+@effort(12)
 @given(SEQUENCES)
 def test_history_has_neither_gap_nor_overlap(
     warehouse: Warehouse, sequence: list[tuple[Catalogue, list[list[dict[str, Any]]], bool]]
@@ -81,7 +82,7 @@ def test_history_has_neither_gap_nor_overlap(
         warehouse.execute(f"DROP TABLE {table}")
 
 
-@QUICK
+@effort(12)
 @given(SEQUENCES)
 def test_upsert_marks_what_disappeared_and_keeps_it(
     warehouse: Warehouse, sequence: list[tuple[Catalogue, list[list[dict[str, Any]]], bool]]
@@ -108,7 +109,7 @@ def test_upsert_marks_what_disappeared_and_keeps_it(
         warehouse.execute(f"DROP TABLE {table}")
 
 
-@QUICK
+@effort(12)
 @given(SEQUENCES)
 def test_replace_leaves_exactly_what_the_last_complete_read_had(
     warehouse: Warehouse, sequence: list[tuple[Catalogue, list[list[dict[str, Any]]], bool]]
@@ -128,7 +129,7 @@ def test_replace_leaves_exactly_what_the_last_complete_read_had(
         warehouse.execute(f"DROP TABLE {table}")
 
 
-@QUICK
+@effort(12)
 @given(SEQUENCES, st.lists(st.integers(0, 3), min_size=6, max_size=6))
 def test_append_holds_what_each_load_id_wrote_last(
     warehouse: Warehouse, sequence: list[tuple[Catalogue, list[list[dict[str, Any]]], bool]], ids: list[int]

@@ -1,0 +1,112 @@
+"""What a table, and the tables of its rows' arrays, hold after some loads: in plain Python, and as a database has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tests.integration.warehouse.streams import Warehouse
+
+#: A row's id; an element's is that of its row and its position.
+Key = tuple[Any, ...]
+Row = dict[str, str]
+#: By array, the table itself by "": rows in order, each with its key, what the write mode notes of it, and its values.
+State = dict[str, list[tuple[Any, ...]]]
+
+
+def _row(values: dict[str, Any]) -> Row:
+    """Return a row whose values can be compared: of null and missing no trace, of arrays their JSON."""
+    return {name: json.dumps(v) if isinstance(v, list) else str(v) for name, v in values.items() if v is not None}
+
+
+class _Table:
+    """One table in one write mode."""
+
+    def __init__(self, mode: str) -> None:
+        self._mode = mode
+        #: Rows as they are now, by the load that wrote them.
+        self._live: dict[Key, tuple[str, Row]] = {}
+        self._past: list[tuple[Key, str, Row]] = []
+
+    def load(self, load: str, attempt: int, rows: dict[Key, Row], read: Collection[Any], complete: bool) -> None:
+        name = f"{load}/{attempt}"
+        if self._mode == "append":
+            self._past = [row for row in self._past if row[1] != load] + [(key, load, row) for key, row in rows.items()]
+            return
+        gone = [key for key in self._live if key not in rows and (complete or key[0] in read)]
+        changed = [key for key, row in rows.items() if key in self._live and self._live[key][1] != row]
+        if self._mode == "history":
+            self._past += [(key, f"{self._live[key][0]} to {name}", self._live[key][1]) for key in gone + changed]
+        elif self._mode == "upsert":
+            self._past = [row for row in self._past if row[0] not in rows]
+            self._past += [(key, "deleted", self._live[key][1]) for key in gone]
+        for key in gone + changed:
+            del self._live[key]
+        self._live |= {key: (name, row) for key, row in rows.items() if key not in self._live}
+
+    def state(self, hidden: Collection[str] = ()) -> list[tuple[Any, ...]]:
+        notes = "{} to now" if self._mode == "history" else ""
+        rows = [*self._past, *((key, notes.format(name), row) for key, (name, row) in self._live.items())]
+        return _in_order((key, note, {n: v for n, v in row.items() if n not in hidden}) for key, note, row in rows)
+
+
+def _in_order(rows: Any) -> list[tuple[Any, ...]]:
+    return sorted((key, note, sorted(row.items())) for key, note, row in rows)
+
+
+class Model:
+    """
+    A table, and those of its arrays.
+
+    :param mode: the write mode.
+    :param arrays: fields with tables of their own.
+    """
+
+    def __init__(self, mode: str, arrays: Sequence[str] = ()) -> None:
+        self._arrays = arrays
+        self._tables = {name: _Table(mode) for name in ("", *arrays)}
+
+    def load(self, load: str, rows: Sequence[dict[str, Any]], *, attempt: int = 1, complete: bool = True) -> None:
+        """Take in what a load read; of rows that came twice the last counts."""
+        by_id = {row["id"]: row for row in rows}
+        self._tables[""].load(load, attempt, {(key,): _row(row) for key, row in by_id.items()}, by_id, complete)
+        for array in self._arrays:
+            elements = {
+                (key, position): _row(element if isinstance(element, dict) else {"value": element})
+                for key, row in by_id.items()
+                for position, element in enumerate(row.get(array) or ())
+            }
+            self._tables[array].load(load, attempt, elements, by_id, complete)
+
+    def state(self) -> State:
+        return {name: table.state(self._arrays) for name, table in self._tables.items()}
+
+
+def found(warehouse: Warehouse, table: str, mode: str, arrays: Sequence[str] = ()) -> State:
+    """Return what the database holds, as :meth:`Model.state` has it."""
+    there = warehouse.tables()
+    loads = {
+        row["finished_at"]: f"{row['load_id']}/{row['attempt']}"
+        for row in (warehouse.loads() if "_m2p_loads" in there else ())
+        if row["table_name"] == table
+    }
+
+    def note(row: dict[str, Any]) -> str:
+        if mode == "append":
+            return str(row["_m2p_load_id"])
+        if mode == "upsert":
+            return "" if row["_m2p_deleted_at"] is None else "deleted"
+        if mode == "history":
+            end = row["_m2p_valid_to"]
+            return f"{loads[row['_m2p_valid_from']]} to {'now' if end is None else loads[end]}"
+        return ""
+
+    def rows(name: str) -> Any:
+        for row in warehouse.read(name, meta=True) if name in there else ():
+            key = (row["id"], row["_m2p_position"]) if "_m2p_position" in row else (row["id"],)
+            # The id is a column of the elements' tables, but none of their elements' fields.
+            values = {n: v for n, v in row.items() if not n.startswith("_m2p_") and not (n == "id" and len(key) > 1)}
+            yield key, note(row), _row({n: json.loads(v) if str(v)[:1] == "[" else v for n, v in values.items()})
+
+    return {name: _in_order(rows(f"{table}__{name}" if name else table)) for name in ("", *arrays)}
