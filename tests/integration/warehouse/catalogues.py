@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
+from tests.integration.warehouse import model
 from tests.integration.warehouse.streams import Warehouse
 
-Row = dict[str, str]
-
 IDS: Final = range(40)
-#: The table changes after so many loads, so that it does not grow without end.
-LOADS_PER_TABLE: Final = 30
+#: The table changes after so many turns, so that it does not grow without end. Every second one has tables of its arrays.
+TURNS_PER_TABLE: Final = 8
+
+#: A turn and the attempt at it.
+Load = tuple[int, int]
 
 
 def table_of(turn: int) -> str:
-    return f"t{turn // LOADS_PER_TABLE}"
+    return f"t{turn // TURNS_PER_TABLE}"
 
 
-def catalogue(turn: int) -> list[dict[str, Any]]:
+def arrays_of(turn: int) -> tuple[str, ...]:
+    """Return the fields that have tables of their own."""
+    return ("fees",) if turn // TURNS_PER_TABLE % 2 else ()
+
+
+def catalogue(turn: int, attempt: int = 1) -> list[dict[str, Any]]:
     """
     Return the rows of one turn.
 
-    Every turn a quarter of the rows change, some disappear and some return. Every third turn brings a new field, which is a
-    text the turn after.
+    Every turn a quarter of the rows change, some disappear and some return, as do elements of their arrays. Every third turn
+    brings a new field, which is a text the turn after. The platform moved on before the second attempt: it reads other rows.
     """
+    later = 0 if attempt == 1 else 2
     rows: list[dict[str, Any]] = []
     for n in IDS:
-        if (n + turn) % 7:
-            row: dict[str, Any] = {"id": f"p{n}", "v": (turn + n) // 4}
+        if (n + turn + later) % 7:
+            state = (n + turn + later) // 4
+            row: dict[str, Any] = {"id": f"p{n}", "v": state, "fees": [{"no": state + i} for i in range(state % 3)]}
             if n % 5 == 0:
                 row[f"f{turn // 3}"] = turn if turn % 3 == 0 else f"s{turn}"
             rows.append(row)
@@ -35,57 +45,21 @@ def catalogue(turn: int) -> list[dict[str, Any]]:
 
 
 def load(warehouse: Warehouse, mode: str, turn: int, attempt: int = 1) -> dict[str, Any]:
-    rows = catalogue(turn)
+    rows = catalogue(turn, attempt)
     pages = [rows[start : start + 10] for start in range(0, len(rows), 10)]
     spec = {"write_mode": mode, "table": table_of(turn), "load_id": f"turn-{turn}", "attempt": attempt}
-    return warehouse.load(*pages, max_delete_ratio=1, lock_seconds=60, **spec)
+    return warehouse.load(*pages, max_delete_ratio=1, lock_seconds=60, child_tables=bool(arrays_of(turn)), **spec)
 
 
-def expected(mode: str, turn: int) -> list[tuple[Any, ...]]:
-    """Return what the table holds after a turn: rows with their state, sorted."""
-    turns = range(turn - turn % LOADS_PER_TABLE, turn + 1)
-    states = {t: {row["id"]: {k: str(v) for k, v in row.items()} for row in catalogue(t)} for t in turns}
-    if mode == "append":
-        found = [(f"turn-{t}", row) for t, rows in states.items() for row in rows.values()]
-    elif mode == "replace":
-        found = [("", row) for row in states[turn].values()]
-    elif mode == "upsert":
-        last = {key: row for rows in states.values() for key, row in rows.items()}
-        found = [("" if key in states[turn] else "deleted", row) for key, row in last.items()]
-    else:
-        found = _history(states)
-    return sorted((state, sorted(row.items())) for state, row in found)
+def expected(mode: str, turn: int, loads: Iterable[Load]) -> model.State:
+    """Return what the turn's table holds after these loads."""
+    table = model.Model(mode, arrays_of(turn))
+    for done, attempt in loads:
+        if table_of(done) == table_of(turn):
+            table.load(f"turn-{done}", catalogue(done, attempt), attempt=attempt)
+    return table.state()
 
 
-def _history(states: dict[int, dict[str, Row]]) -> list[tuple[str, Row]]:
-    intervals: list[tuple[str, Row]] = []
-    for key in (f"p{n}" for n in IDS):
-        state: Row | None = None
-        start = 0
-        for turn, rows in states.items():
-            row = rows.get(key)
-            if row != state:
-                if state is not None:
-                    intervals.append((f"{start}-{turn}", state))
-                state, start = row, turn
-        if state is not None:
-            intervals.append((f"{start}-", state))
-    return intervals
-
-
-def found(warehouse: Warehouse, mode: str, turn: int) -> list[tuple[Any, ...]]:
-    """Return what the table holds, as :func:`expected` has it."""
-    if turn < 0 or table_of(turn) not in warehouse.tables():
-        return []
-    loads = {row["finished_at"]: row["load_id"].removeprefix("turn-") for row in warehouse.loads()}
-    rows = []
-    for row in warehouse.read(table_of(turn), meta=True):
-        state = {"append": row["_m2p_load_id"], "replace": ""}.get(mode)
-        if mode == "upsert":
-            state = "" if row["_m2p_deleted_at"] is None else "deleted"
-        elif mode == "history":
-            end = row["_m2p_valid_to"]
-            state = f"{loads[row['_m2p_valid_from']]}-{'' if end is None else loads[end]}"
-        data = {k: str(v) for k, v in row.items() if v is not None and not k.startswith("_m2p_")}
-        rows.append((state, sorted(data.items())))
-    return sorted(rows)
+def found(warehouse: Warehouse, mode: str, turn: int) -> model.State:
+    """Return what the turn's table holds."""
+    return model.found(warehouse, table_of(turn), mode, arrays_of(turn))
