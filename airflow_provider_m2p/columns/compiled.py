@@ -29,6 +29,8 @@ _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 # A struct's field cannot be called just anything. The mark is itself replaced, so that no two names become one.
 _MARK = "\U000f0000"
 _UNSPEAKABLE = re.compile(rf'["\\\x00-\x1f{_MARK}]')
+_EMPTY = re.compile(rb"\{\s*\}")
+_plain = msgspec.json.Decoder(float_hook=Num).decode
 
 
 class Misfit(Exception):
@@ -76,8 +78,9 @@ class Compiled:
         self._json, self._text = json, text
         self.respells = False
         self.dropped: Counter[Field] = Counter()
+        self._hollow: list[tuple[Field, int]] = []
         self.columns = [Column(str, nullable=True, special=True)] * len(shape.columns)
-        row, self._take = self._object(shape.root, sure=True)
+        row, self._take = self._object(shape.root, sure=True, empty=True)
         self._decode = msgspec.json.Decoder(list[row]).decode  # type: ignore[valid-type]
         columns = list(enumerate(self.columns))
         self._no_texts = [(place, column.type) for place, column in columns if column.type is not str]
@@ -91,9 +94,12 @@ class Compiled:
         :raises Misfit: a row does not fit.
         :raises msgspec.MsgspecError: a row does not fit.
         """
-        values: list[Sequence[Any]] = [()] * len(self.columns)
+        values: list[Sequence[Any]] = [(None,) * len(rows)] * len(self.columns)
+        self._hollow.clear()
         # One call for all rows takes less time than one for each, in spite of the copy.
         self._take(self._decode(b"[%s]" % b",".join(rows)), values)
+        if any(_is_empty(rows[place], node) for node, place in self._hollow):
+            raise Misfit
         return values
 
     def texts(self, values: Sequence[Sequence[Any]]) -> list[Sequence[str | None]]:
@@ -123,12 +129,13 @@ class Compiled:
             spelled[place] = [NULL if text is None else text for text in spelled[place]]
         return spelled
 
-    def _object(self, node: Field, *, sure: bool) -> tuple[type[msgspec.Struct], _Take]:
+    def _object(self, node: Field, *, sure: bool, empty: bool = False) -> tuple[type[msgspec.Struct], _Take]:
         """
         Return the struct of an object, and what takes such structs.
 
         :param sure: whether every row has the object. A field that its object never lacks is null where that is
             missing.
+        :param empty: whether the object may be empty. If not, an empty one is a value of its own, so a misfit.
         """
         fields: list[tuple[str, Any, Any]] = []
         rename: dict[str, str] = {}
@@ -149,9 +156,14 @@ class Compiled:
         struct = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, kw_only=True, gc=False)
         missing = (None,) * len(fields)
         astuple = msgspec.structs.astuple
+        # The struct refuses an empty object by itself if there is a field that it must have.
+        empty = empty or any(default is msgspec.NODEFAULT for _, _, default in fields)
 
         def take_objects(objects: Sequence[Any], columns: list[Sequence[Any]]) -> None:
             rows = map(astuple, objects) if sure else [missing if o is None else astuple(o) for o in objects]
+            if not empty and missing in (rows := list(rows)):
+                hollow = (place for place, row in enumerate(rows) if row == missing and row is not missing)
+                self._hollow += [(node, place) for place in hollow]
             for take, values in zip(takes, zip(*rows, strict=True), strict=True):
                 if take is not None:
                     take(values, columns)
@@ -160,16 +172,18 @@ class Compiled:
 
     def _field(self, child: Field, *, sure: bool) -> tuple[Any, _Take | None]:
         """Return the type as which a field is decoded, and what takes its values if they are wanted."""
-        if child.ignored and not child.children:
+        # A table may have columns of fields that were flattened once, and are now parts of a JSON value.
+        flattens = bool(child.children) and len(child.path) <= self._shape.max_depth
+        if child.ignored and not flattens:
             return msgspec.Raw, self._drop(child, lambda raws: _joined(b"\0", raws).split(b"\0").count(b"null"))
-        if child.children and child.tokens:
+        if flattens and child.tokens:
             return msgspec.Raw, self._object_or_leaf(child)
-        if child.children:
+        if flattens:
             return self._object(child, sure=sure)
         return self._leaf(child, nullable=not sure) if child.tokens else (None, None)
 
     def _object_or_leaf(self, child: Field) -> _Take:
-        struct, take_objects = self._object(child, sure=False)
+        struct, take_objects = self._object(child, sure=False, empty=True)
         if child.position is None:
             take_leaf = self._drop(child, lambda texts: texts.count(None))
         else:
@@ -259,6 +273,16 @@ class Compiled:
 
         # No JSON holds a zero byte.
         return lambda raws: list(map(text_of, _joined(b"\0", raws).split(b"\0")))
+
+
+def _is_empty(row: msgspec.Raw, node: Field) -> bool:
+    """Tell whether an object, which has no values, has no fields either."""
+    if _EMPTY.search(row) is None:
+        return False
+    value = _plain(row)
+    for name in node.path:
+        value = value[speakable(name)]
+    return not value
 
 
 def _existing(kind: Kind | None) -> Callable[[Sequence[Any]], Sequence[Any]]:

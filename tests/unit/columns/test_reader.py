@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hash
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError, M2PSchemaError
@@ -127,6 +128,43 @@ def test_a_page_is_read_in_order_wherever_the_row_stands_that_does_not_fit(odd: 
             assert cells[:2] == (f"{n}.50", "true" if n % 2 else "false")
     kinds = [kind_of_values for kind_of_values, _ in reader.read_columns([raw(row) for row in rows], 0)]
     assert kinds[:2] == [str, bool]
+
+
+@pytest.mark.parametrize("empty", ['"o":{}', '"o": { }', '"o":{"p":{\n}}', '"o":{},"o":{"x":null},"o":{}'])
+@pytest.mark.parametrize("size", [1, 2, 3, 200])
+def test_an_empty_object_is_a_value_wherever_pages_begin(empty: str, size: int) -> None:
+    rows = ['{"o":{"x":1,"p":{"a":1}},"t":"{}"}', '{"o":{"y":2,"p":{"b":2}}}'] * 50
+    rows += ['{"o":{"x":null,"p":null},"t":"{}"}', '{"o":null}', "{}", '{"t":"{}"}', f"{{{empty}}}", '{"o":{"p":{"b":null}},"t":"{ }"}']
+    path = ("o", "p") if '"p"' in empty else ("o",)
+    reader = RowReader(Shape())
+    found: list[str | None] = []
+    for number, start in enumerate(range(0, len(rows), size)):
+        page = read(reader, rows[start : start + size], number)
+        paths = [column.path for column in reader.shape.columns]
+        found += page.columns[paths.index(path)] if path in paths else [None] * len(rows[start : start + size])
+    assert {column.path: column.kind for column in reader.shape.columns}[path] is Kind.JSON
+    assert found == [None] * 104 + ["{}", None]
+
+
+def test_an_object_below_an_optional_one_may_be_empty() -> None:
+    reader = RowReader(Shape())
+    read(reader, ['{"o":1}', '{"o":{"p":{"x":1}}}', '{"o":{"p":{"y":1}}}'])
+    rows = ['{"o":{"p":{}}}', '{"o":2}', '{"o":{"p":{"x":null}}}', '{"o":{"p":null}}', '{"o":{}}']
+    assert read(reader, rows) == read(reader, rows)
+    cells = [dict(zip([c.path for c in reader.shape.columns], row, strict=True)) for row in cells_of(read(reader, rows))]
+    assert [(row["o",], row["o", "p"]) for row in cells] == [(None, "{}"), ("2", None), (None, None), (None, None), ("{}", None)]
+
+
+@pytest.mark.parametrize("value", ['{"x":1,"y":{"z":2}}', '{"new":1}', "{}", "[1]"])
+@pytest.mark.parametrize("stored", [Kind.INT, Kind.TEXT])
+def test_columns_below_the_depth_stay_empty(value: str, stored: Kind) -> None:
+    shape = Shape(max_depth=0)
+    shape.add_column(("o", "x"), stored, "o__x")
+    shape.add_column(("o", "y", "z"), Kind.BOOL, "o__y__z")
+    reader = RowReader(shape)
+    for number in range(2):
+        assert cells_of(read(reader, [f'{{"o":{value}}}', '{"o":null}'], number)) == [(None, None, value), (None, None, None)]
+    assert [column.kind for column in shape.columns] == [stored, Kind.BOOL, Kind.JSON]
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:
