@@ -173,7 +173,7 @@ class Compiled:
     def _field(self, child: Field, *, sure: bool) -> tuple[Any, _Take | None]:
         """Return the type as which a field is decoded, and what takes its values if they are wanted."""
         # A table may have columns of fields that were flattened once, and are now parts of a JSON value.
-        flattens = bool(child.children) and len(child.path) <= self._shape.max_depth
+        flattens = bool(child.children) and self._shape.flattens(child.path)
         if child.ignored and not flattens:
             return msgspec.Raw, self._drop(child, lambda raws: _joined(b"\0", raws).split(b"\0").count(b"null"))
         if flattens and child.tokens:
@@ -257,7 +257,7 @@ class Compiled:
     def _raw_texts(self, child: Field) -> Callable[[Sequence[Any]], Sequence[str | None]]:
         """Return a function that gives the texts of JSON values, or of several kinds of value."""
         is_key = child.path in self._shape.key
-        flattens = len(child.path) <= self._shape.max_depth
+        flattens = self._shape.flattens(child.path)
         only_json = child.kind is Kind.JSON
         json, text = self._json, self._text
 

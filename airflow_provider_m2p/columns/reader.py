@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from airflow_provider_m2p.columns.compiled import NULL, Compiled, Misfit, speakable
+from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError
 
@@ -161,7 +162,7 @@ class RowReader:
         return parts
 
     def _respell(self, rows: list[msgspec.Raw]) -> list[msgspec.Raw]:
-        return [self._values.respelled(row, self.shape.max_depth) for row in rows]
+        return [self._values.respelled(row, self.shape) for row in rows]
 
 
 def _forms(
@@ -193,9 +194,9 @@ class _Values:
         except ArithmeticError as error:
             raise ValueError("a number that no decimal can hold") from error
 
-    def respelled(self, row: msgspec.Raw, max_depth: int) -> msgspec.Raw:
+    def respelled(self, row: msgspec.Raw, shape: Shape) -> msgspec.Raw:
         """Return a row with each of its keys once (the last one counts) and with speakable names."""
-        return msgspec.Raw(self._sorted(_respelled(self._as_sent(row), max_depth)))
+        return msgspec.Raw(self._sorted(_respelled(self._as_sent(row), shape, ())))
 
     def text(self, source: bytes) -> str | None:
         """Return the cell of any plain value, for fields in which several kinds of value were seen."""
@@ -207,8 +208,10 @@ class _Values:
         return None if source == b"null" else source.decode()
 
 
-def _respelled(node: dict[str, Any], depth: int) -> dict[str, Any]:
+def _respelled(node: dict[str, Any], shape: Shape, path: Path) -> dict[str, Any]:
     return {
-        speakable(name): _respelled(item, depth - 1) if depth and item.__class__ is dict and item else item
+        speakable(name): _respelled(item, shape, here)
+        if item.__class__ is dict and item and shape.flattens(here := (*path, name))
+        else item
         for name, item in node.items()
     }

@@ -64,7 +64,8 @@ class Shape:
     The fields of a list's rows.
 
     :param key: paths of the key fields: present and not ``null`` in every row.
-    :param max_depth: how many levels of objects to flatten; an object below that is a JSON value.
+    :param max_depth: how many levels of objects to flatten; an object below that is a JSON value, unless it holds a
+        field of the key.
     :param grows: whether fields without a column get one. If not, they are ignored.
     """
 
@@ -86,6 +87,10 @@ class Shape:
         node.stored, node.name, node.tokens = kind, name, TOKENS_OF[kind]
         node.position = len(self.columns)
         self.columns.append(node)
+
+    def flattens(self, path: Path) -> bool:
+        """Tell whether an object at a path is flattened."""
+        return len(path) <= self.max_depth or any(key[: len(path)] == path for key in self.key)
 
     @property
     def ignored(self) -> dict[Path, int]:
@@ -127,7 +132,7 @@ class Shape:
             if item is None:
                 continue
             child.filled += 1
-            if flattens and item.__class__ is dict and item:
+            if item.__class__ is dict and item and (flattens or self.flattens(child.path)):
                 self._observe_object(child, item)
             else:
                 child.tokens |= tokens_of(item)

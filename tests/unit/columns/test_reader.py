@@ -167,6 +167,19 @@ def test_columns_below_the_depth_stay_empty(value: str, stored: Kind) -> None:
     assert [column.kind for column in shape.columns] == [stored, Kind.BOOL, Kind.JSON]
 
 
+def test_an_object_with_the_key_is_flattened_at_any_depth() -> None:
+    key = ("o", "p", "id")
+    reader = RowReader(Shape((key,), max_depth=0))
+    for number in range(2):
+        rows = read(reader, ['{"o":{"p":{"id":1,"id":2,"q\\"":{"r\\"":1}},"s":{"t":1}},"u":{"v\\"":1}}'], number)
+        assert dict(zip((".".join(c.path) for c in reader.shape.columns), cells_of(rows)[0], strict=True)) == {
+            "o.p.id": "2",
+            'o.p.q"': '{"r\\"":1}',
+            "o.s": '{"t":1}',
+            "u": '{"v\\"":1}',
+        }
+
+
 def shuffled(value: Any, chance: random.Random) -> Any:
     """Return the same value with the keys of its objects in another order."""
     if isinstance(value, Object):

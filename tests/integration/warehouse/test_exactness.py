@@ -1,0 +1,44 @@
+"""What is stored is what was sent, whatever way it went there."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.warehouse.streams import Warehouse, counts
+from tests.unit.columns.documents import parse
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_empty_object_is_kept_wherever_pages_begin(first_class: Warehouse, known: bool) -> None:
+    rows = [b'{"id":"a","o":{"x":1}}', b'{"id":"b","o":{"y":2}}', b'{"id":"c","o":{ }}', b'{"id":"d","o":{"x":null}}']
+    for table, pages in (("one", [b"[%s]" % b",".join(rows)]), ("many", [b"[%s]" % row for row in rows])):
+        if known:
+            first_class.load(*pages[:2], table=table)
+        first_class.load(*pages, table=table)
+        found = {row["id"]: (row["o"] and parse(row["o"]), row["o__x"], row["o__y"]) for row in first_class.read(table)}
+        assert found == {"a": (None, 1, None), "b": (None, None, 2), "c": ({}, None, None), "d": (None, None, None)}
+
+
+@pytest.mark.parametrize("value", ['{"x":1}', '{"x":1,"y":2}', '{"z":{"x":1}}'])
+def test_objects_can_be_flattened_less_than_before(first_class: Warehouse, value: str) -> None:
+    page = f'[{{"id":"a","o":{value}}},{{"id":"b"}}]'.encode()
+    first_class.load(b'[{"id":"a","o":{"x":1}}]')
+    assert counts(first_class.load(page, max_depth=0)) == (1, 1, 0, 0)
+    assert counts(first_class.load(page, max_depth=0)) == (0, 0, 2, 0)
+    one, other = first_class.read()
+    assert parse(one.pop("o")) == parse(value)
+    assert one == {"id": "a", "o__x": None}
+    assert other == {"id": "b", "o__x": None, "o": None}
+    first_class.load(b'[{"id":"a","o":{"x":3}},{"id":"b"}]')
+    assert first_class.read()[0] == {"id": "a", "o__x": 3, "o": None}
+
+
+def test_the_object_that_holds_the_key_is_flattened_at_any_depth(first_class: Warehouse) -> None:
+    page = b'[{"o":{"id":1,"s":{"t":1}},"u":{"v":1},"items":[{"w":{"x":1}}]}]'
+    for expected in ((1, 0, 0, 0), (0, 0, 1, 0)):
+        result = first_class.load(page, key_columns=("o.id",), max_depth=0, child_tables=True)
+        assert counts(result) == expected
+    (row,) = first_class.read()
+    assert (row["o__id"], parse(row["o__s"]), parse(row["u"])) == (1, {"t": 1}, {"v": 1})
+    (item,) = first_class.read("products__items")
+    assert (item["o__id"], parse(item["w"])) == (1, {"x": 1})
