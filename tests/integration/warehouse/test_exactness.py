@@ -42,3 +42,21 @@ def test_the_object_that_holds_the_key_is_flattened_at_any_depth(first_class: Wa
     assert (row["o__id"], parse(row["o__s"]), parse(row["u"])) == (1, {"t": 1}, {"v": 1})
     (item,) = first_class.read("products__items")
     assert (item["o__id"], parse(item["w"])) == (1, {"x": 1})
+
+
+@pytest.mark.parametrize("names", [{"exclude_columns": ("nothing",)}, {"hash_columns": ("no.thing",)}])
+def test_what_privacy_does_not_touch_stays_as_it_was_sent(first_class: Warehouse, names: dict[str, tuple[str, ...]]) -> None:
+    page = b'[{"id":"a","n":1e3,"m":1.50E-2,"t":-0.0,"l":[1e3,1.50]},{"id":"b","t":"x"}]'
+    first_class.load(page)
+    before = first_class.read()
+    assert counts(first_class.load(page, **names)) == (0, 0, 2, 0)
+    first_class.load(page, **names, table="other")
+    assert first_class.read("other") == before
+    assert before[0]["t"] == "-0.0"
+
+
+def test_personal_data_are_left_out_however_their_names_are_meant(first_class: Warehouse) -> None:
+    page = b'[{"id":"a","card.pan":"4111","card":{"pan":"4111"}},{"id":"b","cards":[{"card":{"pan":"4111"}}]}]'
+    first_class.load(page, exclude_columns=("card.pan", "cards.card.pan"))
+    assert set(first_class.fields()) == {("id",), ("cards",)}
+    assert "4111" not in str(first_class.read())
