@@ -147,6 +147,9 @@ def _column(batch: pa.RecordBatch, place: int, arrow_type: pa.DataType) -> pa.Ar
     if place >= batch.num_columns - 1:
         return pa.nulls(batch.num_rows, arrow_type)
     column = batch.column(place)
+    if pa.types.is_integer(column.type) and pa.types.is_decimal(arrow_type):
+        # pyarrow wants room for the 19 digits that such a number might have, whether it has them or not.
+        column = column.cast(pa.large_string())
     return column if column.type == arrow_type else column.cast(arrow_type)
 
 
