@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _KEY_LENGTH = 255
 #: A column while another is widened. No field's column is ever called so.
-_WIDER = f"{META_PREFIX}wider"
+WIDER = f"{META_PREFIX}wider"
 
 #: In place of the last digit of a raw hash: the row may have lost fields to the schema policy.
 INCOMPLETE = "-"
@@ -163,6 +163,10 @@ class Dialect:
         """Return a stored value as the text that its column will hold once it is widened to text."""
         if kind is Kind.BOOL:
             return sa.case((column.is_(None), sa.null()), (column, "true"), else_="false")
+        if kind is Kind.INSTANT:
+            # Else it would be spelled in the session's time zone. By the standard a text is YYYY-MM-DD HH:MM:SS.
+            utc = sa.cast(column.op("AT TIME ZONE")(sa.literal_column("'UTC'")), self.text_type())
+            return sa.func.replace(utc, " ", "T").op("||")("Z")
         return sa.cast(column, self.text_type())
 
     # -- tables -------------------------------------------------------------------------------------------------------
@@ -206,10 +210,12 @@ class Dialect:
             f"ALTER TABLE {self.qualified(table)} RENAME COLUMN {self.quote(wider.name)} TO {self.quote(name)}"
         )
 
-    def _widened(self, table: sa.Table, name: str, source: Kind, target: Kind) -> sa.Column[Any]:
+    def _widened(
+        self, table: sa.Table, name: str, source: Kind, target: Kind, new_name: str = WIDER
+    ) -> sa.Column[Any]:
         """Add a column with what another holds, as a wider kind, and return it."""
         stored: sa.ColumnElement[Any] = sa.column(name)
-        wider = sa.Column(_WIDER, self.column_type(target))
+        wider = sa.Column(new_name, self.column_type(target))
         columns = sa.inspect(self.connection).get_columns(table.name, table.schema)
         if wider.name in {column["name"] for column in columns}:  # a load that died here left it
             self.drop_column(table, wider.name)

@@ -13,13 +13,15 @@ from sqlalchemy.dialects import mysql
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PLoadError
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import WIDER, Dialect
 from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
 #: What a load changes on its connection. Whoever has read a table keeps others from altering it, by default for a day.
 _SETTINGS = ("sql_mode", "time_zone", "lock_wait_timeout", "innodb_lock_wait_timeout")
+#: Kinds whose values the database itself makes the texts that they are to be.
+_SPELLED_ALIKE = (Kind.INT, Kind.DATE)
 _DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
 
 
@@ -111,16 +113,37 @@ class MySQL(Dialect):
             return super().stored_text(column, kind)
         if kind is Kind.INSTANT:
             return sa.func.date_format(column, "%Y-%m-%dT%H:%i:%s.%fZ")
-        return sa.cast(column, sa.CHAR())
+        text = sa.cast(column, sa.CHAR())
+        if kind is Kind.NUMBER:
+            # DECIMAL shows all of its 30 places. What a load that died has made text already may have none.
+            return sa.case((text.like("%.%"), sa.func.regexp_replace(text, "[.]?0+$", "")), else_=text)
+        return text
 
     def widen_column(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
         specification = self.column_type(target, key=key).compile(dialect=self.connection.dialect)
         prefix, quoted = f"ALTER TABLE {self.qualified(table)}", self.quote(name)
         if key:
-            self.execute(f"{prefix} MODIFY COLUMN {quoted} {specification} NOT NULL")
+            self._widen_key(table, name, source, target, f"{prefix} MODIFY COLUMN {quoted} {specification} NOT NULL")
             return
         wider = self.quote(self._widened(table, name, source, target).name)
         self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {wider} {quoted} {specification}")
+
+    def _widen_key(self, table: sa.Table, name: str, source: Kind, target: Kind, modify: str) -> None:
+        """Change a key's column where it is, which makes texts of some values that are not those wanted."""
+        if target is not Kind.TEXT or source in _SPELLED_ALIKE:
+            self.execute(modify)
+            return
+        # By its name, so that what a load that died left behind for another column is not taken for this one's.
+        wider: sa.ColumnClause[Any] = sa.column(f"{WIDER}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+        column: sa.ColumnClause[Any] = sa.column(name)
+        types = {c["name"]: c["type"] for c in sa.inspect(self.connection).get_columns(table.name, table.schema)}
+        if not isinstance(types[name], sa.String):
+            self._widened(table, name, source, target, wider.name)
+            self.execute(modify)
+        elif wider.name not in types:  # a load that died later has done all of it
+            return
+        self.connection.execute(sa.update(sa.table(table.name, column, schema=table.schema)).values({column: wider}))
+        self.drop_column(table, wider.name)
 
     def check(self, table: sa.Table) -> None:
         if not sa.inspect(self.connection).has_table(table.name, table.schema):

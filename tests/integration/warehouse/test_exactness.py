@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
+
 import pytest
+import sqlalchemy as sa
 
 from tests.integration.warehouse.streams import Warehouse, counts
 from tests.unit.columns.documents import parse
@@ -60,3 +65,58 @@ def test_personal_data_are_left_out_however_their_names_are_meant(first_class: W
     first_class.load(page, exclude_columns=("card.pan", "cards.card.pan"))
     assert set(first_class.fields()) == {("id",), ("cards",)}
     assert "4111" not in str(first_class.read())
+
+
+VALUES = {
+    "int": ["1", "-3", "9223372036854775807"],
+    "number": ["1.5", "12345678901234567890", "100", "-0.25"],
+    "bool": ["true", "false"],
+    "date": ['"2025-01-01"', '"2024-02-29"'],
+    "instant": ['"2025-01-01T00:00:00.000000Z"', '"2025-01-01T00:00:00.500000Z"'],
+}
+
+
+def page_of(values: list[str], *, keys_are_texts: bool = False) -> bytes:
+    """Return a page with a row for each value, which is its key (or a text made of it), and stands in another field."""
+    keys = [json.dumps(f"k{value.strip(chr(34))}") if keys_are_texts else value for value in values]
+    return "[{}]".format(",".join(f'{{"id":{key},"v":{value}}}' for key, value in zip(keys, values, strict=True))).encode()
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_keys_and_values_that_become_text_are_those_that_were_sent(warehouse: Warehouse, values: list[str]) -> None:
+    # Standard SQL cannot change a key.
+    portable = warehouse.way == "portable"
+    if warehouse.is_postgres:
+        warehouse.execute(f"ALTER DATABASE {warehouse.url.database} SET timezone TO 'Asia/Kolkata'")
+        warehouse.engine.dispose()
+    one, more = (page_of(page, keys_are_texts=portable) for page in (values, [*values, '"x"']))
+    warehouse.load(one)
+    assert counts(warehouse.load(more)) == (1, 0, len(values), 0)
+    texts = {text: text for text in (value.strip('"') for value in [*values, '"x"'])}
+    if portable:
+        texts = {text: re.sub(r"\.?0*Z$", "Z", text) for text in texts}
+    assert {row["id"].removeprefix("k" * portable): row["v"] for row in warehouse.read()} == texts
+    assert counts(warehouse.load(more)) == (0, 0, len(texts), 0)
+
+
+@pytest.mark.parametrize("kind", ["number", "bool"])
+def test_a_key_becomes_text_in_mariadb_whenever_the_load_dies(mariadb: Warehouse, kind: str) -> None:
+    keys = [*VALUES[kind], '"x"']
+    for dies_at in range(1, 12):
+        mariadb.load(page_of(keys[:-1]))
+        done = 0
+
+        def die(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+            nonlocal done
+            done += statement.startswith(("ALTER TABLE `products`", "UPDATE products"))
+            if done == dies_at:  # noqa: B023
+                raise ConnectionError
+
+        sa.event.listen(mariadb.engine, "before_cursor_execute", die)
+        with contextlib.suppress(ConnectionError):
+            mariadb.load(page_of(keys))
+        sa.event.remove(mariadb.engine, "before_cursor_execute", die)
+        mariadb.load(page_of(keys))
+        assert {(row["id"], row["v"]) for row in mariadb.read()} == {(key.strip('"'), key.strip('"')) for key in keys}
+        mariadb.execute("DROP TABLE products")
+    assert done < dies_at
