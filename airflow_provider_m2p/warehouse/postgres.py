@@ -22,8 +22,8 @@ from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH,
 _CELL, _ROW = "\x1e", "\x1f"
 _LOOK_SECONDS = 300
 _INDEX_COLUMNS = 32
-#: Kinds whose values come back from the database in another spelling.
-_RESPELLED = (Kind.INSTANT, Kind.JSON)
+#: Kinds whose values may come back from the database in another spelling: 1e3 is 1000 there.
+_RESPELLED = (Kind.INSTANT, Kind.JSON, Kind.NUMBER)
 #: Who the user is, and what he may do with a table, or with its schema if it does not exist.
 _PRIVILEGES = sa.text("""
     SELECT current_user AS "user", n.nspname AS "schema", c.oid IS NOT NULL AS table_exists,
@@ -158,12 +158,14 @@ class Postgres(Dialect):
     def widen_staged(
         self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool
     ) -> None:
-        if type(column.type) is type(self.stage_type(target)):
+        wanted = self.stage_type(target)
+        if type(column.type) is type(wanted):
             return
         if source in _RESPELLED and self.connection.scalar(sa.select(sa.exists().where(column.is_not(None)))):
             self._lose_text(source)
         self.execute("SET LOCAL datestyle = 'ISO'")
-        self.widen_column(stage, column.name, source, target, key=key)
+        staged_as = Kind.TEXT if isinstance(wanted, sa.Text) else target
+        self.widen_column(stage, column.name, source, staged_as, key=key)
 
     def _lose_text(self, kind: Kind) -> NoReturn:
         self._kept_as_text.add(kind)

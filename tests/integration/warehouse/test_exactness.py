@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from decimal import Decimal
 
 import pytest
 import sqlalchemy as sa
 
-from tests.integration.warehouse.streams import Warehouse, counts
+from tests.integration.warehouse.streams import Pages, Warehouse, counts, number
 from tests.unit.columns.documents import parse
 
 
@@ -120,3 +121,17 @@ def test_a_key_becomes_text_in_mariadb_whenever_the_load_dies(mariadb: Warehouse
         assert {(row["id"], row["v"]) for row in mariadb.read()} == {(key.strip('"'), key.strip('"')) for key in keys}
         mariadb.execute("DROP TABLE products")
     assert done < dies_at
+
+
+@pytest.mark.parametrize("first", ["1e3", "-0.0", "1.50E-2", "12345678901234567890.10", "2.00"])
+def test_a_number_that_turns_out_to_be_a_text_is_as_it_was_sent_wherever_pages_begin(warehouse: Warehouse, first: str) -> None:
+    rows = [f'{{"id":"a","v":{value},"n":{value},"w":1.50}}'.encode() for value in ("1", first)]
+    rows = [rows[0], rows[1].replace(b'"a"', b'"b"'), b'{"id":"c","v":"x","n":2}']
+    warehouse.load(b"[%s]" % b",".join(rows), table="one")
+    pages = Pages([b"[%s]" % row for row in rows])
+    warehouse.loader(table="many").run(pages)
+    assert warehouse.read("many") == warehouse.read("one")
+    assert [row["v"] for row in warehouse.read("many")] == ["1", first, "x"]
+    assert [number(row["n"]) for row in warehouse.read("many")] == [1, Decimal(first), 2]
+    assert (pages.read_again is not None) is (warehouse.way in ("psycopg", "psycopg2"))
+    assert pages.read_again is None or pages.read_again.read_again is None
