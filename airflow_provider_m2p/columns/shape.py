@@ -162,6 +162,12 @@ class Shape:
             for part in path:
                 node = node.children.get(part, Field(path))
             if not node.tokens:
+                if any(n.tokens and ".".join(n.path) == ".".join(path) for n in self.root.walk()):
+                    raise M2PSchemaError(
+                        f"The key column {show(path)!r} cannot be a field with a dot in its own name, as the rows of "
+                        f"page {page} have it: a dot in key_columns stands for a field within an object. Set "
+                        "key_columns to other fields that identify a row."
+                    )
                 known = ", ".join(sorted(show(n.path) for n in self.root.walk() if n.tokens)[:60])
                 raise M2PSchemaError(
                     f"No row of page {page} has the key column {show(path)!r}. The rows have: {known}. "

@@ -116,9 +116,12 @@ class Target:
 
     def _key_path(self, name: str) -> Path:
         """Find the field that a key column means: the API's name, a dotted path, or the column's name."""
+        nested = tuple(name.split("."))
+        if nested in self.columns:
+            return nested
         fields = {".".join(path): path for path in self.columns}
         return fields.get(name) or next(
-            (column.path for column in self.columns.values() if column.name == name), tuple(name.split("."))
+            (column.path for column in self.columns.values() if column.name == name), nested
         )
 
     def array_spec(self, array: StoredColumn) -> LoadSpec:

@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_m2p.exceptions import M2PSchemaError
 from tests.integration.warehouse.streams import Pages, Warehouse, counts, number
 from tests.unit.columns.documents import parse
 
@@ -135,3 +136,11 @@ def test_a_number_that_turns_out_to_be_a_text_is_as_it_was_sent_wherever_pages_b
     assert [number(row["n"]) for row in warehouse.read("many")] == [1, Decimal(first), 2]
     assert (pages.read_again is not None) is (warehouse.way in ("psycopg", "psycopg2"))
     assert pages.read_again is None or pages.read_again.read_again is None
+
+
+def test_the_key_is_the_nested_field_though_another_is_spelled_like_it(first_class: Warehouse) -> None:
+    rows = b'[{"a.b":7,"a":{"b":1},"z":1},{"a.b":7,"a":{"b":2},"z":1}]'
+    assert counts(first_class.load(rows, key_columns=("a.b",))) == (2, 0, 0, 0)
+    assert counts(first_class.load(rows.replace(b'"z":1}]', b'"z":2}]'), key_columns=("a.b",))) == (0, 1, 1, 0)
+    with pytest.raises(M2PSchemaError, match="lack a value of the key"):
+        first_class.load(b'[{"a.b":7}]', key_columns=("a.b",))

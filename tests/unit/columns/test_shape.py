@@ -82,6 +82,12 @@ def test_tokens_of_a_mixed_field() -> None:
     assert shape.columns[0].kind is Kind.TEXT
 
 
+def test_a_key_with_a_dot_in_its_own_name_is_refused_by_what_it_is() -> None:
+    for row in ('{"a.b":{"c":1}}', '{"a.b.c":1}', '{"a":{"b.c":1,"b":{"c":null}}}'):
+        with pytest.raises(M2PSchemaError, match=r"'a\.b\.c' cannot be a field with a dot in its own name, .* Set key_columns to other"):
+            observed(row, shape=Shape((("a", "b", "c"),)))
+
+
 def test_a_nested_key_is_found() -> None:
     shape = Shape((("ref", "id"),))
     observed('{"ref":{"id":1}}', shape=shape)
