@@ -133,7 +133,6 @@ class Target:
             self.spec,
             table=names.cut(table, (self.spec.table, *array.path), self.dialect.name_limit),
             key_columns=(*map(".".join, parent), POSITION),
-            max_depth=max(self.spec.max_depth, *(len(path) - 1 for path in parent)),
             child_tables=False,
         )
 
