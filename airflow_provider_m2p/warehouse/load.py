@@ -150,6 +150,8 @@ class Load:
             return None
         table = target.table(list(target.columns.values()))
         names = {column.path: column.name for column in target.columns.values()}
+        if not all(path in names for path in shape.key):
+            return None  # a table that was made by hand, or is no longer in the books
         keys = [table.c[names[path]] for path in shape.key]
         return Held(table, keys, target.live(table))
 
