@@ -96,6 +96,7 @@ class Target:
         target.check_key()
         if target.exists:
             ours = {c.name for c in target.columns.values()} | {c.name for c in target.meta_columns()}
+            ours |= target._wanted_key()
             columns = [sa.Column(name, column_type) for name, column_type in target.present.items() if name in ours]
             target.dialect.try_writing(sa.Table(spec.table, sa.MetaData(), *columns, schema=spec.schema))
         return target
@@ -184,6 +185,13 @@ class Target:
         ends = [table.c[name].is_(None) for name in (DELETED_AT, VALID_TO) if name in table.c and name in self.present]
         return sa.and_(own, *ends)
 
+    def _wanted_key(self) -> set[str]:
+        """Return the columns that must be unique; whoever made the table himself will have named them as we would."""
+        known = {column.path: column.name for column in self.columns.values()}
+        paths = map(self._key_path, self.spec.key_columns)
+        valid_from = [VALID_FROM] if self.spec.write_mode == "history" else []
+        return {TENANT, *(known.get(path, names.join(path)) for path in paths), *valid_from}
+
     def check_key(self) -> None:
         """
         Refuse a table that was made for other keys or another way of writing.
@@ -200,11 +208,7 @@ class Target:
                 f"Table {self.spec.table!r} was made for write_mode='upsert': it keeps rows that are marked in "
                 f"{DELETED_AT}. Load into another table, or with that write mode."
             )
-        # Whoever made the table himself will have named the key as we would.
-        known = {column.path: column.name for column in self.columns.values()}
-        paths = map(self._key_path, self.spec.key_columns)
-        wanted = {TENANT, *(known.get(path, names.join(path)) for path in paths)}
-        wanted |= {VALID_FROM} if self.spec.write_mode == "history" else set()
+        wanted = self._wanted_key()
         has = " and ".join(f"({', '.join(sorted(u))})" for u in self.unique) or "no unique key"
         if missing:
             raise M2PSchemaError(
