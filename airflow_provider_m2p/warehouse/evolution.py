@@ -63,12 +63,12 @@ class Evolution:
         return {column.path: column for column in self.columns}
 
     def _refuse_strange(self, parent: Evolution, array: names.Path) -> None:
-        """Refuse a table of this name that was made for the arrays of another."""
-        before = parent.target
-        if self.target.columns and array not in before.columns and parent.by_path[array].name not in before.lost:
+        """Refuse a table of this name that is not known for that of these arrays."""
+        if self.target.columns and array not in parent.target.columns:
             raise M2PSchemaError(
-                f"The arrays {show(array)!r} of {before.spec.table!r} belong into table {self._spec.table!r}, but that "
-                "was made for something else. Load into another table, or with child_tables=False."
+                f"The arrays {show(array)!r} of {parent.target.spec.table!r} belong into table {self._spec.table!r}, "
+                "but that was made for something else, or for a table that was dropped. Drop it, too, load into "
+                "another table, or with child_tables=False."
             )
 
     def _plan(self) -> None:

@@ -21,7 +21,7 @@ from airflow_provider_m2p.client.page import PageStream
 from airflow_provider_m2p.columns.elements import PARENT, POSITION
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
-from airflow_provider_m2p.exceptions import M2PConfigError
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
 from airflow_provider_m2p.warehouse import review
 from airflow_provider_m2p.warehouse.apply import Doubtful
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
@@ -43,6 +43,8 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {
     "mariadb": MySQL,
 }
 _LOCK_SECONDS: Final = 300.0
+#: Each reason to read a list again passes, but others may come while it is read.
+_MOST_READINGS: Final = 6
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -180,7 +182,9 @@ class Loader:
             self._check_spec()
             with self._connected() as books:
                 self._prepare(books)
+                readings = 0
                 while True:
+                    readings += 1
                     with closing(pages):
                         try:
                             return load(books, pages, doubtful)
@@ -188,6 +192,8 @@ class Loader:
                             log.warning("%s: the list may have moved while it was read. Reading it once more.", doubt)
                             doubtful = pages.digest
                         except ReadAgain as reason:
+                            if readings == _MOST_READINGS:
+                                raise M2PLoadError(f"{reason} Nothing was written; run the task again.") from reason
                             log.info("%s Reading the list once more.", reason)
                     pages = pages.again()
 

@@ -169,6 +169,30 @@ def test_columns_that_two_loads_add_at_once(warehouse: Warehouse, mode: str, is_
     assert [(row["x"], row["z"]) for row in own if not row.get("_m2p_valid_to")] == [(None, 1)]
 
 
+class Restless(Pages):
+    """A list during each reading of which another tenant's load adds a column."""
+
+    def __init__(self, warehouse: Warehouse, count: int = 0) -> None:
+        super().__init__([[{"id": "a", "own": 1}]])
+        self._warehouse = warehouse
+        self.count = count
+
+    def __iter__(self) -> Iterator[Page]:
+        yield from super().__iter__()
+        self._warehouse.load([{"id": "a", f"z{self.count}": 1}], tenant_id="GLOBEX")
+
+    def again(self) -> Pages:
+        return Restless(self._warehouse, self.count + 1)
+
+
+def test_a_list_is_not_read_again_for_ever(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a"}])
+    with pytest.raises(M2PLoadError, match=r"columns of 'products' are others than .* Nothing was written; run the task again"):
+        in_thread(lambda: first_class.loader().run(Restless(first_class))).result(60)
+    assert "own" not in first_class.table().c
+    assert counts(first_class.load([{"id": "a", "own": 1}])) == (0, 1, 0, 0)
+
+
 @pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
 def test_a_table_emptied_while_a_load_reads_is_not_left_empty(warehouse: Warehouse, mode: str) -> None:
     warehouse.load(rows(1), write_mode=mode)

@@ -144,6 +144,17 @@ def test_a_table_that_is_no_longer_in_the_books_is_entered_again(warehouse: Ware
     assert set(warehouse.fields()) == {("id",), ("v",)}
 
 
+def test_a_child_table_that_was_left_behind_is_to_be_dropped_too(warehouse: Warehouse) -> None:
+    catalogue = [{"id": "1", "fees": [{"a": 1, "b": 2}]}]
+    warehouse.load(catalogue, child_tables=True)
+    warehouse.execute("DROP TABLE products")
+    with pytest.raises(M2PSchemaError, match="'fees' of 'products' belong into table 'products__fees', but that was made .* Drop it, too"):
+        warehouse.load([{"id": "1", "fees": [{"b": 2, "a": 3}]}], child_tables=True)
+    warehouse.execute("DROP TABLE products__fees")
+    warehouse.load(catalogue, child_tables=True)
+    assert warehouse.read("products__fees") == [{"id": "1", "a": 1, "b": 2}]
+
+
 def test_columns_that_the_database_fills_itself_are_left_alone(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "1", "v": 1}])
     if warehouse.is_postgres:
