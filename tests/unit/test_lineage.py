@@ -101,6 +101,20 @@ def test_a_reviewed_load_is_one_way_in_two_tasks(warehouse: Engine) -> None:
     assert names(warehouse, "products__bin_ranges")[1] in written
 
 
+def test_a_reviewed_load_into_a_schema_writes_the_same_table(warehouse: Engine, collector: HookLineageCollector) -> None:
+    schema = "main" if warehouse.dialect.name == "sqlite" else "public"
+    direct = load(schema=schema)
+    direct.execute({})
+    plan = load(schema=schema, publish=False).execute({})
+    publish = M2PPublishLoadOperator(task_id="publish", sql_conn_id="warehouse", load_id=plan["load_id"], schema=schema)
+    publish.execute({})
+    first, second = (op.get_openlineage_facets_on_complete(None) for op in (direct, publish))
+    assert first is not None
+    assert second is not None
+    assert [output.name for output in second.outputs] == [output.name for output in first.outputs]
+    assert len({output.asset.uri for output in collector.collected_assets.outputs if "_m2p_" not in output.asset.uri}) <= 1
+
+
 def test_a_task_that_did_nothing_has_no_lineage() -> None:
     assert load().get_openlineage_facets_on_complete(None) is None
     discard = M2PPublishLoadOperator(task_id="discard", sql_conn_id="warehouse", load_id="x", action="discard")
