@@ -198,7 +198,7 @@ def test_a_statement_timeout_while_waiting_for_another_load_is_not_taken_for_a_l
     assert slow.read.wait(120)
     with postgres.engine.connect() as holder:
         dialect = postgres.loader()._dialect(holder)
-        with dialect.transaction("products", 5):
+        with dialect.transaction("public.products", 5):
             slow.gate.set()
             fails(future.result, r"QueryCanceled \(57014\).*raise its limit")
         dialect.close()
