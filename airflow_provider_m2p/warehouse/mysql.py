@@ -18,6 +18,7 @@ from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
+_NO_SUCH_TABLE = 1146
 #: What a load changes on its connection. Whoever has read a table keeps others from altering it, by default for a day.
 _SETTINGS = ("sql_mode", "time_zone", "lock_wait_timeout", "innodb_lock_wait_timeout")
 #: Kinds whose values the database itself makes the texts that they are to be.
@@ -146,12 +147,16 @@ class MySQL(Dialect):
         self.drop_column(table, wider.name)
 
     def check(self, table: sa.Table) -> None:
-        if not sa.inspect(self.connection).has_table(table.name, table.schema):
-            # Nobody can ask what he may do, only try.
-            name = stage_name(for_review=False)
-            probe = sa.Table(name, sa.MetaData(), sa.Column("probe", sa.Integer), schema=table.schema)
-            probe.create(self.connection)
-            probe.drop(self.connection)
+        if sa.inspect(self.connection).has_table(table.name, table.schema):
+            return
+        # Nobody can ask what he may do, only try. It fails one way or another, so nothing is made that a load which
+        # dies might leave behind.
+        model = sa.Table(stage_name(for_review=False), sa.MetaData(), schema=table.schema)
+        try:
+            self.execute(f"CREATE TABLE {self.qualified(table)} LIKE {self.qualified(model)}")
+        except sa.exc.DBAPIError as error:
+            if error.orig is None or error.orig.args[0] != _NO_SUCH_TABLE:
+                raise
 
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:
