@@ -99,7 +99,7 @@ class Evolution:
         hashed = [column.path for column in self.columns]
         known = [column.path for column in sorted(target.columns.values(), key=lambda column: column.position)]
         if hashed != (known + hashed[len(known) :])[: len(hashed)]:
-            raise ReadAgain(f"The columns of {self._spec.table!r} are others than when this load began to read.")
+            raise ReadAgain(f"The columns of {self._spec.table!r} changed while this load read the platform.")
         if target.exists:
             missing = (column.name for column in target.meta_columns() if column.name not in target.present)
             self.changes += [{"change": "add", "column": name, "field": None, "type": "instant"} for name in missing]
