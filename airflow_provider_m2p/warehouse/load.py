@@ -144,9 +144,9 @@ class Load:
 
     def _known_rows(self, target: Target, shape: Shape) -> Held | None:
         """Return the rows that the table holds, where a row may be skipped that is there already."""
-        if not target.exists or self._spec.write_mode == "append" or self._misses_rows(target):
+        if not target.exists or self._spec.write_mode == "append":
             return None
-        if not self._has_rows(target):
+        if self._misses_rows(target) or not self._has_rows(target):
             return None
         table = target.table(list(target.columns.values()))
         names = {column.path: column.name for column in target.columns.values()}
