@@ -22,7 +22,7 @@ Cells = tuple[str | None, ...]
 _Take = Callable[[Sequence[Any], list[Sequence[Any]]], None]
 
 NULL: Final = "\\N"
-_INT64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
+INT64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 _STRINGS = Tokens.STRING | Tokens.DATE | Tokens.INSTANT
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -231,7 +231,7 @@ class Compiled:
         if tokens == Tokens.BOOL:
             return bool, self._column(child, Column(bool, nullable, special=False))
         if tokens == Tokens.INT:
-            return _INT64, self._column(child, Column(int, nullable, special=False))
+            return INT64, self._column(child, Column(int, nullable, special=False))
         if kind is Kind.NUMBER:
             return msgspec.Raw, self._column(child, Column(str, nullable, special=False), _numbers(nullable=nullable))
         column = Column(str, nullable=True, special=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_m2p.columns.compiled import speakable
+from airflow_provider_m2p.columns.compiled import INT64, speakable
 from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.columns.shape import Shape
@@ -31,7 +31,7 @@ def key_reader(shape: Shape) -> KeyReader | None:
             return None
         if column.tokens & ~(Tokens.STRING | Tokens.INT | Tokens.DATE | Tokens.INSTANT):
             return None
-        types[path] = int if column.kind is Kind.INT else str
+        types[path] = INT64 if column.kind is Kind.INT else str
     if not types:
         return None
     decode = msgspec.json.Decoder(_struct(types)).decode

@@ -151,6 +151,20 @@ def test_the_key_widens_where_the_database_can(warehouse: Warehouse, mode: str) 
     assert counts(warehouse.load([{"id": 1, "v": 2}, {"id": "x", "v": 1}], write_mode=mode)) == (0, 1, 1, 0)
 
 
+@pytest.mark.parametrize("mode", ["upsert", "replace", "history"])
+@pytest.mark.parametrize("key", [2**63, -(10**30)])
+def test_a_key_beyond_64_bits_widens_a_table_of_whole_numbers(warehouse: Warehouse, mode: str, key: int) -> None:
+    warehouse.load([{"id": 1}, {"id": 2}], write_mode=mode)
+    rows = [{"id": 1}, {"id": key}, {"id": 2}]
+    if warehouse.way == "portable":
+        with pytest.raises(M2PSchemaError, match="key column 'id' would have to change from int to number"):
+            warehouse.load(rows, write_mode=mode)
+        return
+    assert counts(warehouse.load(rows[:1], rows[1:], write_mode=mode)) == (1, 0, 2, 0)
+    assert {number(row["id"]) for row in warehouse.read()} == {1, 2, key}
+    assert counts(warehouse.load(rows, write_mode=mode)) == (0, 0, 3, 0)
+
+
 def test_keys_of_a_kind_that_the_table_does_not_have_yet_are_new(warehouse: Warehouse) -> None:
     """The first page makes the key text; the keys of the next ones are not to be found among the numbers of the table."""
     if warehouse.way == "portable":
