@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import ReflectedIndex
 
 from airflow_provider_m2p.columns import names
 from airflow_provider_m2p.columns.elements import PARENT, POSITION
@@ -76,7 +77,7 @@ class Target:
         target.unique += [
             {str(name) for name in index["column_names"]}
             for index in inspector.get_indexes(spec.table, schema=spec.schema)
-            if index["unique"]
+            if index["unique"] and not _is_partial(index)
         ]
         target.unique += [
             set(constraint["column_names"])
@@ -229,6 +230,11 @@ class Target:
                 f"key_columns={list(self.spec.key_columns)} needs a unique key on ({expected}), the table has {has}. "
                 f"{'Correct key_columns or write_mode' if self.unique else 'Add that key'}, or load into another table."
             )
+
+
+def _is_partial(index: ReflectedIndex) -> bool:
+    """Tell whether an index has only some of the rows: what is unique among those is no key of the table."""
+    return any(option.endswith("_where") for option in index.get("dialect_options", {}))
 
 
 def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:

@@ -97,6 +97,16 @@ def test_a_table_with_another_key(warehouse: Warehouse) -> None:
             warehouse.load([{"id": "a", "code": "x", "nothing": 1}], key_columns=keys)
 
 
+@pytest.mark.parametrize("mode", ["upsert", "replace"])
+def test_an_index_on_some_rows_is_no_key(first_class: Warehouse, mode: str) -> None:
+    for n in range(2):
+        first_class.load([{"id": "a", "n": n}], write_mode="history")
+    first_class.execute("CREATE UNIQUE INDEX live ON products (_m2p_tenant_id, id) WHERE _m2p_valid_to IS NULL")
+    with pytest.raises(M2PSchemaError, match="exists with an incompatible key"):
+        first_class.load([{"id": "a", "n": 2}], write_mode=mode)
+    assert [row["n"] for row in first_class.read()] == [0, 1]
+
+
 def test_a_table_that_somebody_else_made(warehouse: Warehouse) -> None:
     warehouse.execute("CREATE TABLE products (id VARCHAR(9) PRIMARY KEY, n INTEGER)")
     warehouse.execute("INSERT INTO products VALUES ('x', 1)")
