@@ -111,12 +111,12 @@ class Apply:
     def _evolutions(self, staged: Staged) -> list[Evolution]:
         """Return what must become of the table, and of those of its arrays."""
         target = Target.inspect(self._spec, self._books)
-        target.check_key()
+        target.check()
         table = Evolution(target, staged)
         children = []
         for path, elements in staged.children.items():
             child = Target.inspect(target.array_spec(table.by_path[path]), self._books)
-            child.check_key()
+            child.check()
             children.append(Evolution(child, elements, parent=table, array=path))
         return [table, *children]
 

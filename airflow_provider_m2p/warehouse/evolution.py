@@ -22,8 +22,6 @@ from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
 from airflow_provider_m2p.warehouse.table import LOAD_ID, LOADED_AT, RAW_HASH, ROW_HASH, TENANT, VALID_FROM, Target
 
-_TEXT_KINDS = (Kind.TEXT, Kind.JSON)
-
 
 class Evolution:
     """
@@ -149,7 +147,7 @@ class Evolution:
         """
         target, books = self.target, self.target.books
         table = target.table(self.columns)
-        changed = [column for column in self.columns if target.columns.get(column.path) != column]
+        changed = [c for c in self.columns if target.columns.get(c.path) != c or c.path in target.widened]
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
         added = [c for c in changed if c.path not in target.columns and c.name not in target.strangers]
@@ -199,14 +197,9 @@ class Evolution:
             self._index(table).create(self._dialect.connection)
 
     def _kind_before(self, planned: StoredColumn) -> Kind | None:
-        """Return the kind of a column as the database has it, which after a crash can be ahead of the books."""
-        target = self.target
-        stored = target.columns.get(planned.path)
-        if stored is None:
-            return target.strangers.get(planned.name)
-        actual = target.present[stored.name]
-        wide_already = type(actual) is type(self._dialect.column_type(planned.kind)) and planned.kind in _TEXT_KINDS
-        return planned.kind if wide_already and stored.kind not in (*_TEXT_KINDS, Kind.NUMBER) else stored.kind
+        """Return the kind of a column as the table has it."""
+        stored = self.target.columns.get(planned.path)
+        return stored.kind if stored else self.target.strangers.get(planned.name)
 
 
 def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ class Target:
     :param strangers: kinds of the columns that they do not know, by name: somebody else made them.
     :param unique: the sets of columns that are unique.
     :param lost: columns that the books know and the table no longer has: somebody dropped or renamed them, or it.
+    :param widened: columns that are texts, but not in the books: somebody made them so, or a load that died.
     """
 
     spec: LoadSpec
@@ -46,6 +47,7 @@ class Target:
     present: dict[str, sa.types.TypeEngine[Any]] = field(default_factory=dict)
     unique: list[set[str]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    widened: set[Path] = field(default_factory=set)
 
     @classmethod
     def inspect(cls, spec: LoadSpec, books: Books) -> Target:
@@ -64,10 +66,15 @@ class Target:
         reflected = {c["name"]: c["type"] for c in inspector.get_columns(spec.table, schema=spec.schema)}
         target.present = reflected
         for column in known:
-            if column.name in reflected or column.kind is Kind.CHILD:
+            if column.kind is Kind.CHILD:
                 target.columns[column.path] = column
-            else:
+            elif column.name not in reflected:
                 target.lost.append(column.name)
+            elif _is_widened(reflected[column.name], column.kind, dialect):
+                target.columns[column.path] = replace(column, kind=Kind.TEXT)
+                target.widened.add(column.path)
+            else:
+                target.columns[column.path] = column
         named = {column.name for column in target.columns.values()}
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
@@ -94,7 +101,7 @@ class Target:
         :raises sqlalchemy.exc.DBAPIError: the user may not write to it.
         """
         target = cls.inspect(spec, books)
-        target.check_key()
+        target.check()
         if target.exists:
             ours = {c.name for c in target.columns.values()} | {c.name for c in target.meta_columns()}
             ours |= target._wanted_key()
@@ -193,7 +200,22 @@ class Target:
         valid_from = [VALID_FROM] if self.spec.write_mode == "history" else []
         return {TENANT, *(known.get(path, names.join(path)) for path in paths), *valid_from}
 
-    def check_key(self) -> None:
+    def check(self) -> None:
+        """
+        Refuse a table that was made for other keys or another way of writing, or would not keep what it is given.
+
+        :raises M2PSchemaError: what the table has, and what it should have.
+        """
+        self._check_key()
+        for column in self.columns.values():
+            if column.kind is not Kind.CHILD and _rounds(self.present[column.name], column.kind, self.dialect):
+                raise M2PSchemaError(
+                    f"Column {column.name!r} of table {self.spec.table!r} has the type {self.present[column.name]} by "
+                    f"now, which cannot hold the field {names.show(column.path)!r} exactly. Change it back, or load "
+                    "into another table."
+                )
+
+    def _check_key(self) -> None:
         """
         Refuse a table that was made for other keys or another way of writing.
 
@@ -235,6 +257,23 @@ class Target:
 def _is_partial(index: ReflectedIndex) -> bool:
     """Tell whether an index has only some of the rows: what is unique among those is no key of the table."""
     return any(option.endswith("_where") for option in index.get("dialect_options", {}))
+
+
+def _is_widened(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
+    """Tell whether a column holds any text, although its kind needs none."""
+    own = _kind_of_type(dialect.column_type(kind), dialect)
+    return kind is not Kind.TEXT and own is not Kind.TEXT and _kind_of_type(column_type, dialect) is Kind.TEXT
+
+
+def _rounds(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
+    """Tell whether a column, of a type that somebody gave it, silently makes other values of those of its kind."""
+    if kind is Kind.NUMBER:
+        numeric = isinstance(column_type, sa.Integer | sa.Numeric | sa.Float)
+        return numeric and _kind_of_type(column_type, dialect) is not Kind.NUMBER
+    if kind is Kind.INSTANT:
+        # Of the types with a precision only PostgreSQL's timestamps tell it so.
+        return isinstance(column_type, sa.Date) or getattr(column_type, "precision", None) not in (None, 6)
+    return kind is Kind.INT and isinstance(column_type, sa.Float)
 
 
 def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:

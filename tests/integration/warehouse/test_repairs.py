@@ -166,6 +166,36 @@ def test_columns_that_the_database_fills_itself_are_left_alone(warehouse: Wareho
     assert [row["twice"] for row in warehouse.read()] == [4, 6]
 
 
+@pytest.mark.parametrize("policy", ["evolve", "freeze"])
+@pytest.mark.parametrize(
+    ("value", "later", "text"),
+    [(1, 2, "2"), (1, 2.5, "2.5"), (1, "x", "x"), (True, False, "false"), ("2024-01-01", "x", "x"), ([1], [2], "[2]")]
+    + [("2024-01-01T00:00:00Z", later, later) for later in ("2024-01-01T05:30:00+05:30", "x")],
+)
+def test_a_column_that_somebody_made_a_text_takes_all(postgres: Warehouse, value: Any, later: Any, text: str, policy: str) -> None:
+    postgres.load([{"id": 1, "v": value}, {"id": 2, "v": value}])
+    postgres.execute("ALTER TABLE products ALTER v TYPE text, ALTER id TYPE text")
+    again = [{"id": 1, "v": value}, {"id": 2, "v": later}]
+    assert counts(postgres.load(again, schema_policy=policy)) == (0, 1, 1, 0)
+    assert postgres.read()[1] == {"id": "2", "v": text}
+    assert counts(postgres.load(again, schema_policy=policy)) == (0, 0, 2, 0)
+    postgres.load([*again, {"id": "a"}], schema_policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept_as"),
+    [(1.5, "numeric(10,2)"), (1.5, "bigint"), (1.5, "float8"), (1, "float8"), ("2024-01-01T00:00:00Z", "date")]
+    + [("2024-01-01T00:00:00Z", "timestamptz(0)")],
+)
+def test_a_column_that_would_round_now_is_refused(postgres: Warehouse, value: Any, kept_as: str) -> None:
+    postgres.load([{"id": "1", "v": value}])
+    postgres.execute(f"ALTER TABLE products ALTER v TYPE {kept_as}")
+    with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
+        postgres.loader().check()
+    with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
+        postgres.load([{"id": "1", "v": value}])
+
+
 def test_an_append_table_may_be_renamed(warehouse: Warehouse) -> None:
     warehouse.load(rows(2), write_mode="append")
     warehouse.execute("ALTER TABLE products RENAME TO products_2024")
