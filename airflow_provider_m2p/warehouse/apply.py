@@ -102,7 +102,8 @@ class Apply:
             may_delete = self._merge(merge, read, result)
             for child in filter(None, children):
                 self._merge_children(child, merge, may_delete)
-            self._refill_later(merge, [*filter(None, children)])
+            if spec.write_mode != "append":  # which never looks at rows again
+                self._refill_later(merge, [*filter(None, children)])
         for finish in self._last:
             finish()
         self._books.note(spec, result, read.started_at, moment)
@@ -230,15 +231,15 @@ class Apply:
 
     @staticmethod
     def _refill_later(table: Merge, children: list[Merge]) -> None:
-        """Where columns were lost, see that later loads write all rows again that this one had not whole."""
+        """Where columns or rows were lost, see that later loads write all rows again that this one had not whole."""
         for merge in (table, *children):
             if merge.lost and not merge.is_new:
                 merge.forget_hashes()
-        lost = [child for child in children if child.lost]
+        lost = [child for child in children if child.lost or child.was_emptied()]
         if lost and not table.lost:
             # Its rows' hashes decide whether their arrays are looked at. Where a table is gone, or has no row of a
             # tenant, that tenant's next load looks at all of them anyway.
-            table.forget_hashes(others=any(not child.is_new for child in lost))
+            table.forget_hashes(others=any(child.lost and not child.is_new for child in lost))
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""

@@ -104,6 +104,10 @@ class Merge:
         earlier = sa.exists().where(self.own, self.table.c[LOAD_ID] == self.load_id)
         return bool(self.dialect.connection.execute(sa.select(earlier)).scalar())
 
+    def was_emptied(self) -> bool:
+        """Tell whether the table, which was there, got its only rows of the tenant from this load."""
+        return self.fresh and not self.is_new and self.written_before()
+
     def insert(self, where: sa.ColumnElement[bool]) -> int:
         """Insert the staged rows that satisfy ``where``."""
         meta: dict[str, Any] = {
