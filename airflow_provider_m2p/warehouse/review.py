@@ -282,8 +282,10 @@ def _staged_as_dict(staged: Staged) -> dict[str, Any]:
 
 def _staged(dialect: Dialect, spec: LoadSpec, record: dict[str, Any]) -> Staged:
     """Return a stage from what :func:`_staged_as_dict` made of it, with the types that its columns have."""
+    # Where no row has a field, as of arrays that are all empty, there is no table.
+    there = dialect.connection if record["columns"] else None
     try:
-        table = sa.Table(record["table"], sa.MetaData(), schema=spec.schema, autoload_with=dialect.connection)
+        table = sa.Table(record["table"], sa.MetaData(), schema=spec.schema, autoload_with=there)
     except sa.exc.NoSuchTableError:
         raise M2PLoadError(
             f"The rows of staged load {spec.load_id!r} are gone: somebody dropped the table {record['table']}. Nothing "

@@ -62,6 +62,16 @@ def test_columns_of_types_that_somebody_chose(postgres: Warehouse, change: str) 
     assert loader.publish().updated == 1
 
 
+@pytest.mark.parametrize("rows", [[{"id": "a", "tags": []}], []], ids=["empty arrays", "no rows"])
+def test_a_load_without_a_single_element(first_class: Warehouse, rows: list[Any]) -> None:
+    loader = first_class.loader(load_id="first", child_tables=True)
+    loader.stage(Pages([rows]))
+    assert loader.publish().inserted == len(rows)
+    assert not waiting(first_class)
+    first_class.load([{"id": "a", "tags": ["x"]}], child_tables=True)
+    assert first_class.read("products__tags")[0]["value"] == "x"
+
+
 def test_a_load_that_makes_the_table(first_class: Warehouse) -> None:
     loader = first_class.loader(load_id="first", child_tables=True)
     plan = loader.stage(Pages([b'[{"id":"a","tags":["x"]}]'])).as_dict()
