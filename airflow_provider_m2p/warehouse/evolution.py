@@ -127,9 +127,10 @@ class Evolution:
         assert kind is not None
         if spec.child_tables and column.tokens & Tokens.ARRAY:
             if column.tokens != Tokens.ARRAY or stored not in (None, Kind.CHILD):
+                elsewhere = ", into another table" if stored is Kind.CHILD else ""
                 raise M2PSchemaError(
                     f"child_tables is on, but the field {show(column.path)!r} is not always an array, or table "
-                    f"{spec.table!r} has it in a column already. Load it with child_tables=False."
+                    f"{spec.table!r} has it in a column already. Load it with child_tables=False{elsewhere}."
                 )
             return Kind.CHILD
         if stored is Kind.CHILD:

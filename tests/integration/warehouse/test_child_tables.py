@@ -112,6 +112,9 @@ def test_a_field_that_is_not_always_an_array_is_refused(first_class: Warehouse) 
     with pytest.raises(M2PSchemaError, match=r"'fees' is not always an array"):
         first_class.load(FEES, b'[{"id":"d","fees":"none"}]', child_tables=True)
     assert "products" not in first_class.tables()
+    first_class.load(FEES, child_tables=True)
+    with pytest.raises(M2PSchemaError, match="child_tables=False, into another table"):
+        first_class.load(FEES, b'[{"id":"d","fees":"none"}]', child_tables=True)
 
 
 def test_a_table_with_child_tables_stays_one(first_class: Warehouse) -> None:
