@@ -63,8 +63,10 @@ class Target:
             return target
         # A table comes into being together with its columns in the books, perhaps since they were read.
         known = known or books.columns(spec.table)
-        reflected = {c["name"]: c["type"] for c in inspector.get_columns(spec.table, schema=spec.schema)}
-        target.present = reflected
+        found = inspector.get_columns(spec.table, schema=spec.schema)
+        reflected = target.present = {c["name"]: c["type"] for c in found}
+        # What the database fills itself nobody else can fill: no field gets into that.
+        filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
         for column in known:
             if column.kind is Kind.CHILD:
                 target.columns[column.path] = column
@@ -75,7 +77,7 @@ class Target:
                 target.widened.add(column.path)
             else:
                 target.columns[column.path] = column
-        named = {column.name for column in target.columns.values()}
+        named = {column.name for column in target.columns.values()} | filled
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
                 target.strangers[name] = _kind_of_type(column_type, dialect)

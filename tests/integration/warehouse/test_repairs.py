@@ -179,6 +179,13 @@ def test_columns_that_the_database_fills_itself_are_left_alone(warehouse: Wareho
         warehouse.execute("ALTER TABLE products ADD COLUMN twice bigint GENERATED ALWAYS AS (v * 2) VIRTUAL")
     assert counts(warehouse.load([{"id": "1", "v": 2}, {"id": "2", "v": 3}])) == (1, 1, 0, 0)
     assert [row["twice"] for row in warehouse.read()] == [4, 6]
+    # A field of that name gets another one.
+    new = {"twice": "x", "sk": "y"}
+    assert counts(warehouse.load([{"id": "1", "v": 2}, {"id": "2", "v": 3, **new}])) == (0, 1, 1, 0)
+    fields = warehouse.fields()
+    changed = warehouse.read()[1]
+    assert {name: changed[fields[name,]] for name in new} == new
+    assert changed["twice"] == 6
 
 
 @pytest.mark.parametrize("policy", ["evolve", "freeze"])
