@@ -240,6 +240,8 @@ class Apply:
             # Its rows' hashes decide whether their arrays are looked at. Where a table is gone, or has no row of a
             # tenant, that tenant's next load looks at all of them anyway.
             table.forget_hashes(others=any(child.lost and not child.is_new for child in lost))
+            # Where the schema policy leaves out what was lost, the hashes of the rows that came whole must say so.
+            table.renew_raw_hashes()
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""

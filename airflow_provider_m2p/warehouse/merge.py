@@ -104,6 +104,11 @@ class Merge:
         earlier = sa.exists().where(self.own, self.table.c[LOAD_ID] == self.load_id)
         return bool(self.dialect.connection.execute(sa.select(earlier)).scalar())
 
+    def renew_raw_hashes(self) -> None:
+        """Note the bytes as which the rows that were staged whole came now, those of unchanged rows, too."""
+        whole = sa.and_(self.live, self.staged, self.same_key)
+        self.dialect.update_from(self.table, self.stage, {RAW_HASH: self.stage.c.raw_hash}, whole)
+
     def was_emptied(self) -> bool:
         """Tell whether the table, which was there, got its only rows of the tenant from this load."""
         return self.fresh and not self.is_new and self.written_before()

@@ -100,6 +100,19 @@ def test_a_child_table_that_was_dropped_or_emptied_is_filled_again(warehouse: Wa
         assert live(warehouse, "a", tenant, "products__fees") == list(range(6))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_column_dropped_from_a_child_table_and_then_ignored_comes_back(warehouse: Warehouse, mode: str) -> None:
+    catalogue = [{"id": f"p{n}", "fees": [{"a": n, "b": n}]} for n in range(6)]
+    warehouse.load(catalogue, child_tables=True, write_mode=mode)
+    warehouse.execute("ALTER TABLE products__fees DROP COLUMN b")
+    for _ in range(2):
+        warehouse.load(catalogue, child_tables=True, write_mode=mode, schema_policy="ignore")
+        assert "b" not in warehouse.table("products__fees").c
+    for _ in range(2):
+        assert counts(warehouse.load(catalogue, child_tables=True, write_mode=mode)) == (0, 0, 6, 0)
+        assert live(warehouse, "b", table="products__fees") == list(range(6))
+
+
 @pytest.mark.parametrize("what", ["DROP TABLE products__fees", "DELETE FROM products__fees"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_child_table_that_is_refilled_in_part_is_filled_by_the_next_load(warehouse: Warehouse, mode: str, what: str) -> None:
