@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
 from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
@@ -127,12 +128,15 @@ class Apply:
         spec = target.spec
         if not planned:
             return None
-        table, stage = target.table(planned), staged.table
-        values = {
+        # Another load of the tenant may have filled columns since that the rows, as they were read, do not have.
+        behind = [column for path, column in target.columns.items() if path not in evolution.by_path]
+        table, stage = target.table([*planned, *behind]), staged.table
+        values: dict[Path, tuple[sa.Column[Any], sa.ColumnElement[Any]]] = {
             column.path: (table.c[column.name], self._dialect.convert(stage.c[column_name(place)], kind, column.kind))
             for place, (column, kind) in enumerate(zip(planned, staged.kinds, strict=True))
             if column.kind is not Kind.CHILD
         }
+        values |= {c.path: (table.c[c.name], sa.null()) for c in behind if c.kind is not Kind.CHILD}
         # Another load may have made the table meanwhile, or values may have to be converted.
         as_staged = all(isinstance(value, sa.Column) for _, value in values.values())
         # A stage that becomes the table has, until the load is done, one column more: the order of the rows.

@@ -59,6 +59,25 @@ def test_a_column_dropped_while_a_load_reads_comes_back_filled(warehouse: Wareho
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("child_tables", [True, False])
+def test_a_column_that_another_load_fills_meanwhile_holds_nothing_else(warehouse: Warehouse, mode: str, child_tables: bool) -> None:
+    def catalogue(version: int, **more: int) -> list[dict[str, Any]]:
+        return [{"id": f"p{n}", "v": version, **more, "fees": [{"a": version, **more}]} for n in range(3)]
+
+    spec = {"child_tables": child_tables, "write_mode": mode}
+    warehouse.load(catalogue(1), **spec)
+    pages = Meanwhile([catalogue(2), [], []], lambda: warehouse.load(catalogue(3, new=4), **spec))
+    warehouse.loader(**spec).run(pages)
+    for _ in range(2):
+        assert live(warehouse, "v") == [2] * 3
+        assert live(warehouse, "new") == [None] * 3
+        if child_tables:
+            assert live(warehouse, "a", table="products__fees") == [2] * 3
+            assert live(warehouse, "new", table="products__fees") == [None] * 3
+        assert counts(warehouse.load(catalogue(2), **spec)) == (0, 0, 3, 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_dropped_column_comes_back_in_rows_that_the_next_load_did_not_read(warehouse: Warehouse, mode: str) -> None:
     warehouse.load(rows(), write_mode=mode)
     warehouse.load(rows(), write_mode=mode, tenant_id="GLOBEX")
