@@ -143,6 +143,7 @@ class Apply:
         has_room = len(table.columns) < self._dialect.max_columns
         becomes_table = staged.in_place and as_staged and has_room and not target.exists
         evolution.apply(spec.load_id, moment, create=not becomes_table)
+        self._last.append(partial(evolution.enter, self._spec.load_id, moment))
         new_key = target.unique_columns(planned) if self._dialect.adds_key_last and not target.exists else []
         if becomes_table:
             names = {value.name: column.name for column, value in values.values()}

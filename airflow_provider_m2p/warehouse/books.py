@@ -163,6 +163,16 @@ class Books:
             )
         self._connection.execute(sa.insert(self._columns), rows)
 
+    def entered_since(self, table: str, loaded: str) -> set[str]:
+        """
+        Return the columns that no load entered which was then applied.
+
+        :param loaded: the table that loads of ``table`` are in the books with: itself, or that whose arrays it has.
+        """
+        c, of = self._columns.c, self.loads.c
+        applied = sa.exists().where(of.table_name == loaded, of.finished_at >= c.changed_at)
+        return set(self._connection.scalars(sa.select(c.column_name).where(c.table_name == table, ~applied)))
+
     def version(self, table: str, tenant_id: str) -> int:
         """Return how many loads of a tenant's table are in the books."""
         c = self.loads.c

@@ -28,7 +28,7 @@ class Evolution:
     What becomes of one table.
 
     ``columns`` has the columns of data in the order of the stage, ``changes`` what the table needs for them, as the
-    result of the load tells it.
+    result of the load tells it, ``made`` what loads did for them that then died, where the database did not undo it.
 
     :param target: the table as it is.
     :param staged: the rows that it is to take.
@@ -45,6 +45,7 @@ class Evolution:
         self.staged = staged
         self.columns: list[StoredColumn] = []
         self.changes: list[dict[str, Any]] = []
+        self.made: list[dict[str, Any]] = []
         self._spec = target.spec
         self._dialect = target.dialect
         #: Names and kinds that are given: those of the parent's key.
@@ -54,6 +55,8 @@ class Evolution:
             self._given = {(PARENT, *path): parent.by_path[path] for path in parent.staged.key}
             self._given[(POSITION,)] = StoredColumn(POSITION, (POSITION,), Kind.INT, 0)
         self._plan()
+        if not self._dialect.transactional_ddl:
+            self._find_made((parent or self).target.spec.table)
 
     @property
     def by_path(self) -> dict[names.Path, StoredColumn]:
@@ -105,6 +108,16 @@ class Evolution:
         self.changes += [{"change": "ignore", "field": show(path), "values": count} for path, count in ignored]
         self._dialect.check_columns(len(self.columns) + len(target.meta_columns()))
 
+    def _find_made(self, loaded: str) -> None:
+        target = self.target
+        new = target.books.entered_since(self._spec.table, loaded)
+        for path, column in target.columns.items():
+            change = {"column": column.name, "field": show(path), "type": column.kind.value}
+            if column.name in new:
+                self.made.append({"change": "add", **change})
+            elif path in target.widened:
+                self.made.append({"change": "widen", **change, "from": target.widened[path].value})
+
     def _names(self) -> dict[names.Path, str]:
         """Return the names of the columns that the books do not know."""
         target, limit = self.target, self._dialect.name_limit
@@ -148,10 +161,9 @@ class Evolution:
         """
         target, books = self.target, self.target.books
         table = target.table(self.columns)
-        changed = [c for c in self.columns if target.columns.get(c.path) != c or c.path in target.widened]
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
-        added = [c for c in changed if c.path not in target.columns and c.name not in target.strangers]
+        added = [c for c in self.columns if c.path not in target.columns and c.name not in target.strangers]
         books.forget_columns(self._spec.table, target.lost)
         books.write_columns(self._spec.table, added, load_id, moment)
         if not target.exists:
@@ -164,10 +176,17 @@ class Evolution:
             for stored in self.columns:
                 if stored.kind is Kind.CHILD:
                     continue
-                before = self._kind_before(stored)
+                key = stored.name in keys
+                before = self._kind_before(stored, key=key)
                 if before is not None and before is not stored.kind:
-                    self._dialect.widen_column(table, stored.name, before, stored.kind, key=stored.name in keys)
-        books.write_columns(self._spec.table, [c for c in changed if c not in added], load_id, moment)
+                    self._dialect.widen_column(table, stored.name, before, stored.kind, key=key)
+
+    def enter(self, load_id: str, moment: datetime) -> None:
+        """Note what became of the columns, together with the rows: what loads did that died, it finds as that, too."""
+        target, made = self.target, {change["column"] for change in self.made}
+        changed = [c for c in self.columns if target.columns.get(c.path) != c or c.path in target.widened]
+        changed += [c for c in self.columns if c.name in made and c not in changed]
+        target.books.write_columns(self._spec.table, changed, load_id, moment)
 
     def _create(self, table: sa.Table) -> None:
         unique = self.target.unique_columns(self.columns)
@@ -197,15 +216,19 @@ class Evolution:
         if self._spec.write_mode == "append":
             self._index(table).create(self._dialect.connection)
 
-    def _kind_before(self, planned: StoredColumn) -> Kind | None:
+    def _kind_before(self, planned: StoredColumn, *, key: bool) -> Kind | None:
         """Return the kind of a column as the table has it."""
         stored = self.target.columns.get(planned.path)
-        return stored.kind if stored else self.target.strangers.get(planned.name)
+        if stored is None:
+            return self.target.strangers.get(planned.name)
+        # The values of a key are changed after its type, so a load that died may have left that half done.
+        half_done = key and stored.kind is Kind.TEXT and not self._dialect.transactional_ddl
+        return self.target.widened.get(planned.path, stored.kind) if half_done else stored.kind
 
 
 def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[str, Any]]:
     """
-    Return the changes of a table and of its arrays' tables.
+    Return the changes of a table and of its arrays' tables, those first that were made before.
 
     :raises M2PSchemaError: the policy forbids them.
     """
@@ -213,8 +236,9 @@ def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[s
     changes = table.changes + [
         {"table": child.target.spec.table, **change} for child in children for change in child.changes
     ]
+    made = table.made + [{"table": child.target.spec.table, **change} for child in children for change in child.made]
     if spec.schema_policy != "freeze":
-        return changes
+        return made + changes
     if not table.target.exists:
         raise M2PSchemaError(
             f"Table {spec.table!r} does not exist, and schema_policy='freeze' forbids to create it. "
@@ -225,7 +249,7 @@ def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[s
         raise M2PSchemaError(
             f"schema_policy='freeze', but the rows would change table {spec.table!r}: {listed}. Nothing was written."
         )
-    return changes
+    return made + changes
 
 
 def _describe(change: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ class Target:
     :param strangers: kinds of the columns that they do not know, by name: somebody else made them.
     :param unique: the sets of columns that are unique.
     :param lost: columns that the books know and the table no longer has: somebody dropped or renamed them, or it.
-    :param widened: columns that are texts, but not in the books: somebody made them so, or a load that died.
+    :param widened: kinds of the books, of columns that are wider by now: somebody made them so, or a load that died.
     """
 
     spec: LoadSpec
@@ -47,7 +47,7 @@ class Target:
     present: dict[str, sa.types.TypeEngine[Any]] = field(default_factory=dict)
     unique: list[set[str]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    widened: set[Path] = field(default_factory=set)
+    widened: dict[Path, Kind] = field(default_factory=dict)
 
     @classmethod
     def inspect(cls, spec: LoadSpec, books: Books) -> Target:
@@ -68,15 +68,18 @@ class Target:
         # What the database fills itself nobody else can fill: no field gets into that.
         filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
         for column in known:
-            if column.kind is Kind.CHILD:
+            if column.kind is Kind.CHILD or column.name in reflected:
                 target.columns[column.path] = column
-            elif column.name not in reflected:
-                target.lost.append(column.name)
-            elif _is_widened(reflected[column.name], column.kind, dialect):
-                target.columns[column.path] = replace(column, kind=Kind.TEXT)
-                target.widened.add(column.path)
             else:
-                target.columns[column.path] = column
+                target.lost.append(column.name)
+        keys = target.key_names(known)
+        for path, column in target.columns.items():
+            kind = column.kind
+            if kind is not Kind.CHILD:
+                kind = _wider_by_now(reflected[column.name], kind, dialect, key=column.name in keys)
+            if kind is not column.kind:
+                target.widened[path] = column.kind
+                target.columns[path] = replace(column, kind=kind)
         named = {column.name for column in target.columns.values()} | filled
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
@@ -261,10 +264,15 @@ def _is_partial(index: ReflectedIndex) -> bool:
     return any(option.endswith("_where") for option in index.get("dialect_options", {}))
 
 
-def _is_widened(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
-    """Tell whether a column holds any text, although its kind needs none."""
-    own = _kind_of_type(dialect.column_type(kind), dialect)
-    return kind is not Kind.TEXT and own is not Kind.TEXT and _kind_of_type(column_type, dialect) is Kind.TEXT
+def _wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> Kind:
+    """Return the kind of a column as its table has it: that of the books, or a wider one."""
+    if kind is Kind.TEXT or _kind_of_type(dialect.column_type(kind), dialect) is Kind.TEXT:
+        return kind
+    now = _kind_of_type(column_type, dialect)
+    bounded = dialect.text_type(key=True)  # which are texts that only a key has
+    if key and isinstance(column_type, sa.String) and column_type.length == bounded.length:  # type: ignore[attr-defined]
+        now = Kind.TEXT
+    return now if now is Kind.TEXT or (now is Kind.NUMBER and kind is Kind.INT) else kind
 
 
 def _rounds(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:

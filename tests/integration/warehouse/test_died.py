@@ -1,0 +1,92 @@
+"""MariaDB commits changes of tables by themselves. Loads die between them, and the next ones finish and tell what they did."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.integration.warehouse.effort import EFFORT, PATIENCE
+from tests.integration.warehouse.streams import Warehouse
+
+pytestmark = PATIENCE
+
+
+class Died(Exception):
+    """What ends a load at once."""
+
+
+@contextlib.contextmanager
+def dying(warehouse: Warehouse, at: int) -> Iterator[list[int]]:
+    """Have a load die at so many statements on its tables and books; what is yielded tells how many there were."""
+    seen = [0]
+
+    def count(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        if re.match(r"(ALTER|CREATE|DROP|INSERT|UPDATE|DELETE)\b", statement):
+            seen[0] += 1
+            if seen[0] == at:
+                raise Died
+
+    sa.event.listen(warehouse.engine, "before_cursor_execute", count)
+    try:
+        with contextlib.suppress(Died):
+            yield seen
+    finally:
+        sa.event.remove(warehouse.engine, "before_cursor_execute", count)
+
+
+OLD = b'[{"id":1,"b":true,"n":5,"m":7,"t":"2025-01-01T00:00:00Z","fees":[{"f":5,"g":true}]},{"id":9007199254740993,"b":false,"n":6,"m":8}]'
+NEW = b'[{"id":1,"b":"x","n":1.5,"m":"y","t":"z","new":1,"fees":[{"f":1.50,"g":"x","h":1}],"more":[1]},{"id":"k"},{"id":9007199254740993}]'
+NEXT = {
+    "the same rows": NEW,
+    "rows as before": b'[{"id":1,"b":false,"n":4,"m":6,"t":"2026-01-01T00:00:00Z","fees":[{"f":4,"g":false}]},{"id":9007199254740992,"n":9}]',
+    "texts": b'[{"id":1,"b":"x","n":"x","m":"x","t":"x","fees":[{"f":"x","g":"x"}]},{"id":"9007199254740992","n":"9"}]',
+}
+
+
+#: What may stand in the tables: the values as they were sent, or as MariaDB spells them.
+ALLOWED = {
+    "": {
+        "id": ("1", "k", "9007199254740993", "9007199254740992"),
+        "b": ("true", "false", "x"),
+        "n": ("5", "6", "1.5", "4", "9", "x"),
+        "m": ("7", "8", "6", "x", "y"),
+        "t": ("2025-01-01T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:00Z", "x", "z"),
+    },
+    "__fees": {"f": ("5", "1.5", "1.50", "4", "x"), "g": ("true", "false", "x")},
+}
+
+
+@pytest.mark.parametrize("following", NEXT)
+def test_what_a_load_changed_that_died_in_mariadb_is_told_by_the_next_once(mariadb: Warehouse, following: str) -> None:
+    for died_at in itertools.count(1 + list(NEXT).index(following), max(1, 7 // EFFORT)):
+        table = f"t{died_at}"
+        spec: dict[str, Any] = {"table": table, "child_tables": True, "write_mode": "history"}
+        mariadb.load(OLD, **spec)
+        with dying(mariadb, died_at) as seen:
+            mariadb.load(NEW, load_id="died", complete=False, **spec)
+        for page in (NEXT[following], NEXT["rows as before"], NEXT["texts"], NEW):
+            result = mariadb.load(page, load_id="died", complete=False, **spec)
+            assert json.loads(mariadb.loads()[-1]["schema_changes"]) == result["schema_changes"]
+        made = [json.loads(load["schema_changes"]) for load in mariadb.loads() if load["table_name"] == table]
+        kinds: dict[tuple[str, str], str] = {}
+        for change in itertools.chain(*made):
+            where = (change.get("table", table), change["column"])
+            assert change.get("from") == kinds.get(where), (died_at, change)
+            kinds[where] = change["type"]
+        with mariadb.engine.connect() as connection:
+            books = connection.exec_driver_sql(f"SELECT table_name, column_name, kind FROM _m2p_columns WHERE table_name REGEXP '^{table}(_|$)'")
+            assert {(of, column): kind for of, column, kind in books} == kinds
+        live = {row["id"]: row for row in mariadb.read(table, meta=True) if row["_m2p_valid_to"] is None}
+        assert (live["1"]["b"], live["1"]["n"]) == ("x", "1.5")
+        for of, allowed in ALLOWED.items():
+            for row in mariadb.read(f"{table}{of}"):
+                assert all(row[column] is None or row[column] in values for column, values in allowed.items()), (died_at, row)
+        if seen[0] < died_at:  # it did not die
+            break
