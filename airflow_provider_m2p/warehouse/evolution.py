@@ -163,9 +163,8 @@ class Evolution:
         table = target.table(self.columns)
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
-        added = [c for c in self.columns if c.path not in target.columns and c.name not in target.strangers]
         books.forget_columns(self._spec.table, target.lost)
-        books.write_columns(self._spec.table, added, load_id, moment)
+        books.write_columns(self._spec.table, self._added(), load_id, moment)
         if not target.exists:
             if create:
                 self._create(table)
@@ -182,11 +181,20 @@ class Evolution:
                     self._dialect.widen_column(table, stored.name, before, stored.kind, key=key)
 
     def enter(self, load_id: str, moment: datetime) -> None:
-        """Note what became of the columns, together with the rows: what loads did that died, it finds as that, too."""
-        target, made = self.target, {change["column"] for change in self.made}
-        changed = [c for c in self.columns if target.columns.get(c.path) != c or c.path in target.widened]
-        changed += [c for c in self.columns if c.name in made and c not in changed]
+        """Note what became of columns that were there, those included that loads changed which then died."""
+        target, added, made = self.target, self._added(), {change["column"] for change in self.made}
+        changed = [
+            column
+            for column in self.columns
+            if column not in added
+            and (target.columns.get(column.path) != column or column.path in target.widened or column.name in made)
+        ]
         target.books.write_columns(self._spec.table, changed, load_id, moment)
+
+    def _added(self) -> list[StoredColumn]:
+        """Return the columns that neither the books know nor the table has."""
+        target = self.target
+        return [c for c in self.columns if c.path not in target.columns and c.name not in target.strangers]
 
     def _create(self, table: sa.Table) -> None:
         unique = self.target.unique_columns(self.columns)
