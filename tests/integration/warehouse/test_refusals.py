@@ -104,7 +104,7 @@ def test_an_index_on_some_rows_is_no_key(first_class: Warehouse, mode: str) -> N
     first_class.execute("CREATE UNIQUE INDEX live ON products (_m2p_tenant_id, id) WHERE _m2p_valid_to IS NULL")
     with pytest.raises(M2PSchemaError, match="exists with an incompatible key"):
         first_class.load([{"id": "a", "n": 2}], write_mode=mode)
-    assert [row["n"] for row in first_class.read()] == [0, 1]
+    assert sorted(row["n"] for row in first_class.read()) == [0, 1]
 
 
 def test_a_table_that_somebody_else_made(warehouse: Warehouse) -> None:
