@@ -90,7 +90,8 @@ class Merge:
     @property
     def same_key(self) -> sa.ColumnElement[bool]:
         """A row of the table and one of the stage have the same key."""
-        return sa.and_(*(column == value for column, value in self.keys))
+        # SQLite compares by the rules of what stands first, and the table's column may ignore case or spaces.
+        return sa.and_(*(value == column for column, value in self.keys))
 
     def live_and_gone(self) -> tuple[int, int]:
         """Return how many rows the tenant has, and how many of those the stage does not have."""

@@ -182,6 +182,19 @@ def test_other_connections_see_the_wider_type(sqlite: Warehouse) -> None:
         assert other.exec_driver_sql("SELECT n FROM products WHERE n = '007'").scalar() == "007"
 
 
+@pytest.mark.parametrize("collation", ["NOCASE", "RTRIM"])
+def test_a_key_that_takes_different_texts_for_the_same_is_refused_rather_than_mixed_up(sqlite: Warehouse, collation: str) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    (ddl,) = ask(sqlite, "SELECT sql FROM sqlite_master WHERE name = 'products'")
+    sqlite.execute("DROP TABLE products")
+    sqlite.execute(ddl.replace("id TEXT NOT NULL", f"id TEXT COLLATE {collation} NOT NULL"))
+    sqlite.load([{"id": "a", "n": 1}])
+    other = {"NOCASE": "A", "RTRIM": "a "}[collation]
+    with pytest.raises(M2PLoadError, match="UNIQUE constraint failed"):
+        sqlite.load([{"id": "a", "n": 1}, {"id": other, "n": 2}])
+    assert sqlite.read() == [{"id": "a", "n": 1}]
+
+
 # -- databases ---------------------------------------------------------------------------------------------------------
 
 
