@@ -103,6 +103,8 @@ class Books:
 
     def try_writing(self) -> None:
         """Find out whether the user may enter a load."""
+        for table in (self._columns, self.loads):
+            self.dialect.check_texts(table, ("table_name", "column_name", "tenant_id"))
         self.dialect.try_writing(self._columns)
         self.dialect.try_writing(self.loads, only_insert=True)
 

@@ -7,7 +7,7 @@ A subclass may know a faster way to write rows, exact types, or a lock that othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -338,6 +338,13 @@ class Dialect:
 
     def check(self, table: sa.Table) -> None:
         """Find out, as far as the database tells, whether the user may create and change the table."""
+
+    def check_texts(self, table: sa.Table, columns: Iterable[str]) -> None:
+        """
+        Refuse texts by which rows are told apart, if the table takes different ones for the same.
+
+        :raises M2PSchemaError: which column, and why.
+        """
 
     def try_writing(self, table: sa.Table, *, only_insert: bool = False) -> None:
         """Run statements that change no row, to be refused now rather than when all pages are read."""

@@ -39,6 +39,19 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         M2PLoadError,
         "The database has no disk space left: free some, and run the task again.",
     ),
+    (r"1406", "", M2PLoadError, "Keys, tenant and load ids may have 255 characters there."),
+    (
+        r"1071",
+        "",
+        M2PLoadError,
+        "A key may have two fields of texts there, one in a history with child tables: choose other key_columns.",
+    ),
+    (
+        r"1118",
+        "",
+        M2PLoadError,
+        "A row may have 8 kB there, 40 bytes of each text among them: flatten less (max_depth), or exclude fields.",
+    ),
     (
         r"53300|1040|1203|1226",
         "[Tt]oo many (clients|connections)|remaining connection slots",
@@ -121,7 +134,7 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
         )
     refusal = f"The warehouse refused the load into {table}: {what}. Nothing was written."
     for codes, texts, error_class, advice in _KINDS:
-        if re.fullmatch(codes, code) or (code in ("", _INTERNAL) and re.search(texts, said)):
+        if re.fullmatch(codes, code) or (texts and code in ("", _INTERNAL) and re.search(texts, said)):
             return error_class(f"{refusal} {advice}")
     return M2PLoadError(refusal)
 

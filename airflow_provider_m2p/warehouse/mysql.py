@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -12,15 +12,24 @@ from sqlalchemy.dialects import mysql
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.shape import Field
-from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import WIDER, Dialect
 from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
 _NO_SUCH_TABLE = 1146
+#: What a load needs on its connection, whatever the server has: tables that can be rolled back, no limits for people.
+_NEEDS = {
+    "time_zone": "'+00:00'",
+    "default_storage_engine": "InnoDB",
+    "sql_safe_updates": "0",
+    "sql_select_limit": "18446744073709551615",
+    "sql_big_selects": "1",
+}
 #: What a load changes on its connection. Whoever has read a table keeps others from altering it, by default for a day.
-_SETTINGS = ("sql_mode", "time_zone", "lock_wait_timeout", "innodb_lock_wait_timeout")
+_SETTINGS = ("sql_mode", "lock_wait_timeout", "innodb_lock_wait_timeout", *_NEEDS)
+_OF_COLUMNS = ("table_schema", "table_name", "column_name", "collation_name")
 #: Kinds whose values the database itself makes the texts that they are to be.
 _SPELLED_ALIKE = (Kind.INT, Kind.DATE)
 _DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
@@ -50,7 +59,8 @@ class MySQL(Dialect):
         quoting = _QUOTING.intersection(str(self._saved["sql_mode"]).split(","))
         modes = ",".join(["STRICT_ALL_TABLES", "NO_ZERO_DATE", "NO_ZERO_IN_DATE", *sorted(quoting)])
         self.execute(f"SET SESSION sql_mode = '{modes}'")
-        self.execute("SET SESSION time_zone = '+00:00'")
+        for name, value in _NEEDS.items():
+            self.execute(f"SET SESSION {name} = {value}")
         self._wait(_LOOK_SECONDS)
         connection.commit()
 
@@ -157,6 +167,19 @@ class MySQL(Dialect):
         except sa.exc.DBAPIError as error:
             if error.orig is None or error.orig.args[0] != _NO_SUCH_TABLE:
                 raise
+
+    def check_texts(self, table: sa.Table, columns: Iterable[str]) -> None:
+        schema = sa.func.coalesce(table.schema, sa.func.database())
+        c = sa.table("columns", *map(sa.column, _OF_COLUMNS), schema="information_schema").c
+        of = sa.and_(c.table_schema == schema, c.table_name == table.name, c.column_name.in_(list(columns)))
+        found = self.connection.execute(
+            sa.select(c.column_name, c.collation_name).where(of, c.collation_name != self._collation)
+        ).first()
+        if found is not None:
+            raise M2PSchemaError(
+                f"Column {found[0]!r} of table {table.name!r} has the collation {found[1]}, which takes different "
+                f"texts for the same. Nothing was written. Change it to {self._collation}."
+            )
 
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:

@@ -111,7 +111,9 @@ class Target:
             ours = {c.name for c in target.columns.values()} | {c.name for c in target.meta_columns()}
             ours |= target._wanted_key()
             columns = [sa.Column(name, column_type) for name, column_type in target.present.items() if name in ours]
-            target.dialect.try_writing(sa.Table(spec.table, sa.MetaData(), *columns, schema=spec.schema))
+            table = sa.Table(spec.table, sa.MetaData(), *columns, schema=spec.schema)
+            target.dialect.check_texts(table, {LOAD_ID, *target._wanted_key()})
+            target.dialect.try_writing(table)
         return target
 
     @property

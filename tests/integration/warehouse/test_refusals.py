@@ -260,3 +260,41 @@ def test_a_connection_is_given_back_as_it_was(warehouse: Warehouse) -> None:
         assert connection.exec_driver_sql(query).all() == before
         if warehouse.way == "sqlite":
             assert getattr(connection.connection.driver_connection, "isolation_level", None) == level
+
+
+@pytest.mark.parametrize("table", ["products", "_m2p_columns", "_m2p_loads"])
+def test_collations_in_mariadb_that_take_different_texts_for_the_same(mariadb: Warehouse, table: str) -> None:
+    mariadb.load([{"id": "a"}])
+    mariadb.execute(f"ALTER TABLE {table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci")
+    with pytest.raises(M2PSchemaError, match=f"of table '{table}' has the collation utf8mb4_general_ci, which takes different texts for the same"):
+        mariadb.load([{"id": "b"}], tenant_id="acme_corp", max_delete_ratio=1)
+    assert [row["_m2p_deleted_at"] for row in mariadb.read(meta=True)] == [None]
+
+
+def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
+    settings = {"default_storage_engine": "Aria", "sql_safe_updates": 1, "sql_select_limit": 1, "sql_big_selects": 0, "max_join_size": 1}
+    init = "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
+    limited = Warehouse("mariadb", mariadb.url, connect_args={"init_command": init})
+    limited.load([{"id": "a", "n": 1, "m": True}, {"id": "b", "n": 2, "m": False}])
+    limited.load([{"id": "a", "n": 1.5, "m": "x"}, {"id": "b", "n": 2, "m": False}])
+    with limited.engine.connect() as connection:
+        query = f"SELECT {', '.join(f'@@SESSION.{name}' for name in settings)}"
+        assert [str(value) for value in connection.exec_driver_sql(query).one()] == [str(value) for value in settings.values()]
+    limited.close()
+    assert [row["m"] for row in mariadb.read()] == ["x", "false"]
+    with mariadb.engine.connect() as connection:
+        engines = connection.exec_driver_sql("SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = DATABASE()")
+        assert engines.all() == [("InnoDB",)]
+
+
+@pytest.mark.parametrize(
+    ("row", "keys", "message"),
+    [
+        ({"id": "x" * 256}, ("id",), "Keys, tenant and load ids may have 255 characters"),
+        ({"a": "x", "b": "y", "c": "z"}, ("a", "b", "c"), "A key may have two fields of texts"),
+        ({"id": "x"} | {f"f{n}": "x" * 50 for n in range(900)}, ("id",), "A row may have 8 kB"),
+    ],
+)
+def test_limits_of_mariadb(mariadb: Warehouse, row: dict[str, Any], keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(M2PLoadError, match=message):
+        mariadb.load([row], key_columns=keys)
