@@ -110,8 +110,9 @@ class MySQL(Dialect):
         return self.connection.execute(misfits).scalar() == 0
 
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
-        if isinstance(staged.type, sa.BigInteger) and target is Kind.INT:
-            return staged
+        if isinstance(staged.type, sa.BigInteger):
+            # A text that is compared with a number is read as one: '05' as 5.
+            return staged if target is Kind.INT else sa.cast(staged, self.column_type(target, key=True))
         if target in (Kind.TEXT, Kind.JSON) and source is not Kind.INSTANT:
             return staged
         return super().convert(staged, source, target)

@@ -380,3 +380,15 @@ def test_an_encoding_that_lacks_characters_is_refused(postgres: Warehouse, drive
     finally:
         other.close()
     assert sa.inspect(postgres.engine).get_table_names() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_key_that_becomes_text_while_a_load_reads_whole_numbers_is_compared_as_text(warehouse: Warehouse, mode: str) -> None:
+    if warehouse.way == "portable":
+        pytest.skip("standard SQL cannot change a key")
+    warehouse.load([{"id": 5, "v": 1}], write_mode=mode)
+    meanwhile = lambda: warehouse.load([{"id": 5, "v": 1}, {"id": "05", "v": 1}], write_mode=mode)  # noqa: E731
+    pages = Meanwhile([[{"id": 5, "v": 2}], []], meanwhile)
+    pages.complete = False
+    warehouse.loader(write_mode=mode).run(pages)
+    assert sorted(zip(live(warehouse, "id"), live(warehouse, "v"), strict=True)) == [("05", 1), ("5", 2)]
