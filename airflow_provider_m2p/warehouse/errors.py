@@ -39,7 +39,12 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         M2PLoadError,
         "The database has no disk space left: free some, and run the task again.",
     ),
-    (r"1406", "", M2PLoadError, "Keys, tenant and load ids may have 255 characters there."),
+    (
+        r"1406",
+        "",
+        M2PLoadError,
+        "Keys, tenant and load ids may have 255 characters there. Change back what somebody else made shorter.",
+    ),
     (
         r"1071",
         "",

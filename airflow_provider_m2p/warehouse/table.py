@@ -283,8 +283,13 @@ def _rounds(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect)
         numeric = isinstance(column_type, sa.Integer | sa.Numeric | sa.Float)
         return numeric and _kind_of_type(column_type, dialect) is not Kind.NUMBER
     if kind is Kind.INSTANT:
-        # Of the types with a precision only PostgreSQL's timestamps tell it so.
-        return isinstance(column_type, sa.Date) or getattr(column_type, "precision", None) not in (None, 6)
+        # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
+        cut = getattr(column_type, "precision", None) not in (None, 6) or getattr(column_type, "fsp", 6) != 6
+        return cut or isinstance(column_type, sa.Date)
+    if kind is Kind.TEXT:
+        return isinstance(column_type, sa.Integer | sa.Numeric | sa.Float | sa.Date | sa.DateTime)
+    if kind is Kind.JSON:
+        return isinstance(column_type, sa.JSON) and not isinstance(dialect.column_type(kind), sa.JSON)
     return kind is Kind.INT and isinstance(column_type, sa.Float)
 
 

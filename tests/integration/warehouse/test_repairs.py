@@ -253,6 +253,22 @@ def test_a_column_that_would_round_now_is_refused(postgres: Warehouse, value: An
         postgres.load([{"id": "1", "v": value}])
 
 
+@pytest.mark.parametrize(
+    ("value", "kept_as"),
+    [
+        *(("2024-01-01T00:00:00.5Z", kept_as) for kept_as in ("DATETIME", "DATETIME(3)", "TIMESTAMP NULL", "DATE")),
+        *(("007", kept_as) for kept_as in ("BIGINT", "DOUBLE", "DECIMAL(65,30)")),
+        (1.5, "DECIMAL(10,2)"),
+        (1, "DOUBLE"),
+    ],
+)
+def test_a_column_that_would_round_in_mariadb_is_refused(mariadb: Warehouse, value: Any, kept_as: str) -> None:
+    mariadb.load([{"id": "1", "v": value}])
+    mariadb.execute(f"ALTER TABLE products MODIFY v {kept_as}")
+    with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
+        mariadb.load([{"id": "1", "v": value}])
+
+
 def test_appended_rows_keep_their_hashes_when_a_column_is_dropped(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "a", "v": 1, "fees": [{"a": 1, "b": 1}]}], write_mode="append", child_tables=True)
     before = {table: warehouse.read(table, meta=True)[0]["_m2p_row_hash"] for table in ("products", "products__fees")}
