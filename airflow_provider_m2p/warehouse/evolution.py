@@ -17,7 +17,7 @@ from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import StoredColumn
-from airflow_provider_m2p.warehouse.dialect import ReadAgain
+from airflow_provider_m2p.warehouse.dialect import WIDER, ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
 from airflow_provider_m2p.warehouse.table import LOAD_ID, LOADED_AT, RAW_HASH, ROW_HASH, TENANT, VALID_FROM, Target
@@ -169,6 +169,8 @@ class Evolution:
             if create:
                 self._create(table)
         else:
+            if WIDER in target.present:  # a load that died left it, with values in it
+                self._dialect.drop_column(table, WIDER)
             missing = [sa.Column(c.name, c.type) for c in table.columns if c.name not in target.present]
             self._dialect.add_columns(table, missing)
             keys = target.key_names(self.columns)
