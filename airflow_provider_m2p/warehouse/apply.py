@@ -16,6 +16,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
 from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.dialect import ReadAgain
 from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
@@ -77,6 +78,7 @@ class Apply:
         :raises M2PSchemaError: the schema policy, or the table's key, forbids it.
         :raises M2PLoadError: it would do harm.
         :raises Doubtful: the list has to be read again.
+        :raises ReadAgain: so it has, since the table is no longer what it was read for.
         """
         spec = self._spec
         if not self._dialect.locks:
@@ -115,6 +117,10 @@ class Apply:
         target = Target.inspect(self._spec, self._books)
         target.check()
         table = Evolution(target, staged)
+        arrays = (column.path for column in target.columns.values() if column.kind is Kind.CHILD)
+        if self._spec.child_tables and any(path not in staged.children for path in arrays):
+            # Perhaps with elements of rows that, as they were read, have none.
+            raise ReadAgain(f"Arrays of {self._spec.table!r} got a table while this load read the platform.")
         children = []
         for path, elements in staged.children.items():
             child = Target.inspect(target.array_spec(table.by_path[path]), self._books)

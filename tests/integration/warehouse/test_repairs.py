@@ -77,6 +77,16 @@ def test_a_column_that_another_load_fills_meanwhile_holds_nothing_else(warehouse
         assert counts(warehouse.load(catalogue(2), **spec)) == (0, 0, 3, 0)
 
 
+@pytest.mark.parametrize("mode", ["upsert", "replace", "history"])
+def test_arrays_that_get_a_table_meanwhile_hold_nothing_else(warehouse: Warehouse, mode: str) -> None:
+    spec = {"child_tables": True, "write_mode": mode}
+    warehouse.load(rows(), **spec)
+    newer = rows(v=3, fees=[{"a": 1}])
+    warehouse.loader(**spec).run(Meanwhile([rows(v=2), [], []], lambda: warehouse.load(newer, **spec)))
+    assert live(warehouse, "v") == [2] * 6
+    assert live(warehouse, "a", table="products__fees") == []
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_dropped_column_comes_back_in_rows_that_the_next_load_did_not_read(warehouse: Warehouse, mode: str) -> None:
     warehouse.load(rows(), write_mode=mode)
