@@ -410,10 +410,13 @@ def test_an_encoding_that_lacks_characters_is_refused(postgres: Warehouse, drive
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_key_that_becomes_text_while_a_load_reads_whole_numbers_is_compared_as_text(warehouse: Warehouse, mode: str) -> None:
-    if warehouse.way == "portable":
-        pytest.skip("standard SQL cannot change a key")
     warehouse.load([{"id": 5, "v": 1}], write_mode=mode)
-    meanwhile = lambda: warehouse.load([{"id": 5, "v": 1}, {"id": "05", "v": 1}], write_mode=mode)  # noqa: E731
+    texts = [{"id": 5, "v": 1}, {"id": "05", "v": 1}]
+    if warehouse.way == "portable":
+        with pytest.raises(M2PSchemaError, match="'id' would have to change from int to text, which postgresql cannot do in place"):
+            warehouse.load(texts, write_mode=mode)
+        return
+    meanwhile = lambda: warehouse.load(texts, write_mode=mode)  # noqa: E731
     pages = Meanwhile([[{"id": 5, "v": 2}], []], meanwhile)
     pages.complete = False
     warehouse.loader(write_mode=mode).run(pages)
