@@ -12,15 +12,19 @@ from sqlalchemy.dialects import mysql
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.shape import Field
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import WIDER, Dialect
 from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
 _NO_SUCH_TABLE = 1146
-#: What a load needs on its connection, whatever the server has: tables that can be rolled back, no limits for people.
+#: What a load needs on its connection, whatever the server has: every character (MySQL's ``utf8`` lacks some), tables
+#: that can be rolled back, no limits for people.
 _NEEDS = {
+    "character_set_client": "utf8mb4",
+    "character_set_results": "utf8mb4",
+    "collation_connection": "utf8mb4_general_ci",
     "time_zone": "'+00:00'",
     "default_storage_engine": "InnoDB",
     "sql_safe_updates": "0",
@@ -54,6 +58,12 @@ class MySQL(Dialect):
         self._collation = "utf8mb4_nopad_bin" if "MariaDB" in version else "utf8mb4_0900_bin"
         saved = connection.exec_driver_sql(f"SELECT {', '.join(f'@@SESSION.{name}' for name in _SETTINGS)}").one()
         self._saved = dict(zip(_SETTINGS, saved, strict=True))
+        charset = self._saved["character_set_client"]
+        if not charset.startswith("utf8"):  # by which the driver encodes
+            raise M2PConfigError(
+                f"The connection's charset is {charset}, which does not have every character. Set it to utf8mb4, in "
+                "the connection's extra."
+            )
         # Without the strict mode too long values are cut, and numbers rounded, in silence. How literals and names are
         # quoted must stay: SQLAlchemy has looked at it already.
         quoting = _QUOTING.intersection(str(self._saved["sql_mode"]).split(","))

@@ -287,6 +287,28 @@ def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
         assert engines.all() == [("InnoDB",)]
 
 
+@pytest.mark.parametrize("charset", ["utf8", "utf8mb3"])
+def test_a_charset_of_three_bytes_in_mariadb_loses_no_character(mariadb: Warehouse, charset: str) -> None:
+    narrow = Warehouse("mariadb", mariadb.url.update_query_dict({"charset": charset}))
+    rows = [{"id": "\U0001f600", "\u00e9": "\U0001f600\u00e9"}]
+    for n in range(2):
+        assert counts(narrow.load(rows)) == (1 - n, 0, n, 0)
+    with narrow.engine.connect() as connection:
+        settings = "SELECT @@character_set_client, @@character_set_connection, @@character_set_results"
+        assert {str(value) for value in connection.exec_driver_sql(settings).one()} == {"utf8mb3"}
+    narrow.close()
+    assert mariadb.read() == rows
+
+
+@pytest.mark.parametrize("charset", ["latin1", "ascii", "gbk"])
+def test_a_charset_in_mariadb_that_lacks_characters_is_refused(mariadb: Warehouse, charset: str) -> None:
+    other = Warehouse("mariadb", mariadb.url.update_query_dict({"charset": charset}))
+    with pytest.raises(M2PConfigError, match=f"The connection's charset is {charset}, which does not have every character"):
+        other.load([{"id": "\U0001f600"}])
+    other.close()
+    assert mariadb.tables() == set()
+
+
 @pytest.mark.parametrize(
     ("row", "keys", "message"),
     [
