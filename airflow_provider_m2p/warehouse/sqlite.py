@@ -102,6 +102,8 @@ class SQLite(Dialect):
         wider = self.column_type(target)
         if type(wider) is type(self.column_type(source)):
             return
+        if self._orders_rows(table, name):
+            super().widen_column(table, name, source, target, key=True)  # which is refused
         self._refuse_references(table, name, source, target, key=key)
         run, schema = self.connection.exec_driver_sql, self._schema(table)
         database = table.schema or "main"
@@ -131,6 +133,19 @@ class SQLite(Dialect):
 
     def _schema(self, table: sa.Table) -> str:
         return self.quote(table.schema or "main")
+
+    def _orders_rows(self, table: sa.Table, name: str) -> bool:
+        """Tell whether a table WITHOUT ROWID keeps its rows by a column: they would not be found by another type."""
+        schema, database = self._schema(table), table.schema or "main"
+        # The key of other tables is an index that has an entry of its own.
+        found = self.connection.exec_driver_sql(
+            f"""
+            SELECT 1 FROM pragma_index_list(?, ?) AS own, pragma_index_info(own.name, ?) AS part
+            WHERE origin = 'pk' AND part.name = ? AND own.name NOT IN (SELECT name FROM {schema}.sqlite_master)
+            """,
+            (table.name, database, database, name),
+        ).first()
+        return found is not None
 
     def _refuse_references(self, table: sa.Table, name: str, source: Kind, target: Kind, *, key: bool) -> None:
         """Refuse to change values where a table that refers to them is to lose its references by that."""

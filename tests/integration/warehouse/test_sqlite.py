@@ -162,6 +162,21 @@ def test_a_table_that_somebody_made_anew_keeps_its_definition(sqlite: Warehouse)
     assert_sound(sqlite)
 
 
+def test_a_key_by_which_a_table_keeps_its_rows_does_not_widen(sqlite: Warehouse) -> None:
+    rows = [{"id": 5, "n": 1}, {"id": 10, "n": 2}]
+    sqlite.load(rows)
+    [ddl] = ask(sqlite, "SELECT sql FROM sqlite_master WHERE name = 'products'")
+    sqlite.execute("DROP TABLE products")
+    sqlite.execute(f"{ddl} WITHOUT ROWID")
+    sqlite.load(rows)
+    with pytest.raises(M2PSchemaError, match="The key column 'id' would have to change from int to text, which sqlite cannot do in place"):
+        sqlite.load([*rows, {"id": "x", "n": 3}])
+    assert sqlite.read() == [rows[1], rows[0]]
+    sqlite.load([rows[0], {"id": 10, "n": "x"}])
+    assert sqlite.read() == [{"id": 10, "n": "x"}, {"id": 5, "n": "1"}]
+    assert_sound(sqlite)
+
+
 @pytest.mark.parametrize("name", ["a b", 'with "quotes"', "ünï😀code", "select", "it's", "100%", "a[b]", ":n"])
 def test_columns_and_tables_of_any_name_widen(sqlite: Warehouse, name: str) -> None:
     table = name.replace("[", "(").replace("]", ")")
