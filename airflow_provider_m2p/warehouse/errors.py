@@ -58,13 +58,19 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         "A row may have 8 kB there, 40 bytes of each text among them: flatten less (max_depth), or exclude fields.",
     ),
     (
+        r"1072|1553|18(29|3[234])",
+        "",
+        M2PLoadError,
+        "Somebody else's index or foreign key has a column that must change: drop it, and make it anew after the load.",
+    ),
+    (
         r"53300|1040|1203|1226",
         "[Tt]oo many (clients|connections)|remaining connection slots",
         M2PLoadError,
         "Let fewer tasks run at once (an Airflow pool), or let the database take more connections.",
     ),
     (
-        r"25006|1290|1836",
+        r"25006|1290|1792|1836",
         "read-only transaction",
         M2PLoadError,
         "The database, or this user, may only read: check that the connection does not lead to a replica.",

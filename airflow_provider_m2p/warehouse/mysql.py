@@ -147,6 +147,10 @@ class MySQL(Dialect):
         if key:
             self._widen_key(table, name, source, target, f"{prefix} MODIFY COLUMN {quoted} {specification} NOT NULL")
             return
+        if target is Kind.NUMBER:
+            # In place, so that indexes of it stay. Texts of any length can be in none.
+            self.execute(f"{prefix} MODIFY COLUMN {quoted} {specification}")
+            return
         wider = self.quote(self._widened(table, name, source, target).name)
         self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {wider} {quoted} {specification}")
 

@@ -427,3 +427,23 @@ def test_dates_widen_whatever_the_date_style(postgres: Warehouse) -> None:
     indian.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}, {"id": "b", "d": "x", "t": "y"}])
     indian.close()
     assert postgres.read()[0] == {"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54.000000Z"}
+
+
+def test_indexes_and_checks_of_others_survive_a_wider_number_in_mariadb(mariadb: Warehouse) -> None:
+    rows = [{"id": 1, "n": 1, "m": 7}, {"id": 2, "n": 2, "m": 7}]
+    mariadb.load(rows)
+    mariadb.execute("CREATE INDEX one ON products (n)")
+    mariadb.execute("CREATE UNIQUE INDEX two ON products (n, m)")
+    mariadb.execute("ALTER TABLE products ADD CONSTRAINT small CHECK (n < 100)")
+    wider = [{"id": 1, "n": Decimal("1.5"), "m": 7}, rows[1]]
+    assert counts(mariadb.load(wider)) == (0, 1, 1, 0)
+    assert mariadb.read() == wider
+    table = mariadb.table()
+    assert {index.name: [column.name for column in index.columns] for index in table.indexes} == {"one": ["n"], "two": ["n", "m"]}
+    assert "small" in {constraint.name for constraint in table.constraints}
+    with pytest.raises(M2PLoadError, match="Somebody else's index or foreign key has a column that must change: drop it"):
+        mariadb.load([wider[0], {"id": 2, "n": "x", "m": 7}])
+    mariadb.execute("DROP INDEX two ON products")
+    mariadb.execute("ALTER TABLE products DROP CONSTRAINT small")
+    mariadb.load([wider[0], {"id": 2, "n": "x", "m": 7}])
+    assert [row["n"] for row in mariadb.read()] == ["1.5", "x"]
