@@ -26,6 +26,19 @@ RAW_HASH: Final = "_m2p_raw_hash"
 DELETED_AT: Final = "_m2p_deleted_at"
 VALID_FROM: Final = "_m2p_valid_from"
 VALID_TO: Final = "_m2p_valid_to"
+#: Types that are no texts, or only some. SQLite makes numbers of texts in some of them, an ENUM may ignore case.
+_NO_TEXTS: Final = (
+    sa.Integer,
+    sa.Numeric,
+    sa.Float,
+    sa.Boolean,
+    sa.Date,
+    sa.DateTime,
+    sa.Time,
+    sa.JSON,
+    sa.Enum,
+)
+
 
 @dataclass(slots=True)
 class Target:
@@ -279,6 +292,8 @@ def _wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Di
 
 def _rounds(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
     """Tell whether a column, of a type that somebody gave it, silently makes other values of those of its kind."""
+    if kind is Kind.TEXT or isinstance(dialect.column_type(kind), sa.String):
+        return isinstance(column_type, _NO_TEXTS)
     if kind is Kind.NUMBER:
         numeric = isinstance(column_type, sa.Integer | sa.Numeric | sa.Float)
         return numeric and _kind_of_type(column_type, dialect) is not Kind.NUMBER
@@ -286,11 +301,7 @@ def _rounds(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect)
         # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
         cut = getattr(column_type, "precision", None) not in (None, 6) or getattr(column_type, "fsp", 6) != 6
         return cut or isinstance(column_type, sa.Date)
-    if kind is Kind.TEXT:
-        return isinstance(column_type, sa.Integer | sa.Numeric | sa.Float | sa.Date | sa.DateTime)
-    if kind is Kind.JSON:
-        return isinstance(column_type, sa.JSON) and not isinstance(dialect.column_type(kind), sa.JSON)
-    return kind is Kind.INT and isinstance(column_type, sa.Float)
+    return kind is Kind.INT and isinstance(column_type, sa.Float | sa.Enum)
 
 
 def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:

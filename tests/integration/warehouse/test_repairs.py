@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -267,7 +268,7 @@ def test_a_column_that_would_round_now_is_refused(postgres: Warehouse, value: An
     ("value", "kept_as"),
     [
         *(("2024-01-01T00:00:00.5Z", kept_as) for kept_as in ("DATETIME", "DATETIME(3)", "TIMESTAMP NULL", "DATE")),
-        *(("007", kept_as) for kept_as in ("BIGINT", "DOUBLE", "DECIMAL(65,30)")),
+        *(("007", kept_as) for kept_as in ("BIGINT", "DOUBLE", "DECIMAL(65,30)", "ENUM('007')", "TIME")),
         (1.5, "DECIMAL(10,2)"),
         (1, "DOUBLE"),
     ],
@@ -277,6 +278,19 @@ def test_a_column_that_would_round_in_mariadb_is_refused(mariadb: Warehouse, val
     mariadb.execute(f"ALTER TABLE products MODIFY v {kept_as}")
     with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
         mariadb.load([{"id": "1", "v": value}])
+
+
+@pytest.mark.parametrize("kept_as", ["BOOLEAN", "JSON", "TIME", "DATE", "TIMESTAMP", "NUMERIC", "STRING"])
+@pytest.mark.parametrize("value", ["007", Decimal("12345678901234567890.10")])
+def test_a_column_that_makes_numbers_of_texts_in_sqlite_is_refused(sqlite: Warehouse, value: Any, kept_as: str) -> None:
+    rows = [{"id": "1", "v": value}]
+    sqlite.load(rows)
+    with sqlite.engine.connect() as connection:
+        ddl = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'products'").scalar_one()
+    sqlite.execute("DROP TABLE products")
+    sqlite.execute(ddl.replace("v TEXT", f"v {kept_as}"))
+    with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
+        sqlite.load(rows)
 
 
 def test_appended_rows_keep_their_hashes_when_a_column_is_dropped(warehouse: Warehouse) -> None:
