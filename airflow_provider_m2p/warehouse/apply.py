@@ -106,7 +106,11 @@ class Apply:
             for child in filter(None, children):
                 self._merge_children(child, merge, may_delete)
             if spec.write_mode != "append":  # which never looks at rows again
-                self._refill_later(merge, [*filter(None, children)])
+                with_elements = [*filter(None, children)]
+                if with_elements and not merge.fresh:
+                    # Elements have the form, and lack the fields, of this load now, those of unchanged rows, too.
+                    merge.renew_raw_hashes()
+                self._refill_later(merge, with_elements)
         for finish in self._last:
             finish()
         self._books.note(spec, result, read.started_at, moment)
@@ -251,8 +255,6 @@ class Apply:
             # Its rows' hashes decide whether their arrays are looked at. Where a table is gone, or has no row of a
             # tenant, that tenant's next load looks at all of them anyway.
             table.forget_hashes(others=any(child.lost and not child.is_new for child in lost))
-            # Where the schema policy leaves out what was lost, the hashes of the rows that came whole must say so.
-            table.renew_raw_hashes()
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""

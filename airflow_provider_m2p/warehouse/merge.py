@@ -107,7 +107,8 @@ class Merge:
 
     def renew_raw_hashes(self) -> None:
         """Note the bytes as which the rows that were staged whole came now, those of unchanged rows, too."""
-        whole = sa.and_(self.live, self.staged, self.same_key)
+        differs = self.table.c[RAW_HASH] != self.stage.c.raw_hash
+        whole = sa.and_(self.live, self.staged, self.same_key, differs)
         self.dialect.update_from(self.table, self.stage, {RAW_HASH: self.stage.c.raw_hash}, whole)
 
     def was_emptied(self) -> bool:

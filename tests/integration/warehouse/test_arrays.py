@@ -146,6 +146,19 @@ def test_elements_are_read_anew_when_the_policy_or_the_depth_changes(warehouse: 
     assert current(warehouse, "products__fees", "x", "y__z__w") == [(1, 2)]
 
 
+@pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
+def test_elements_are_read_anew_when_the_depth_is_again_what_it_was(warehouse: Warehouse, mode: str) -> None:
+    load = {"child_tables": True, "write_mode": mode}
+    rows = [{"id": "a", "fees": [{"x": 1, "y": {"z": {"w": 2}}}]}, {"id": "b", "fees": []}]
+    warehouse.load(rows, **load)
+    for _ in range(2):
+        assert counts(warehouse.load(rows, max_depth=1, **load)) == (0, 0, 2, 0)
+        ((z, w),) = current(warehouse, "products__fees", "y__z", "y__z__w")
+        assert (json.loads(z), w) == ({"w": 2}, None)
+        assert counts(warehouse.load(rows, **load)) == (0, 0, 2, 0)
+        assert current(warehouse, "products__fees", "y__z", "y__z__w") == [(None, 2)]
+
+
 def test_arrays_that_are_always_empty_are_no_change_of_a_frozen_table(warehouse: Warehouse) -> None:
     rows = [{"id": "a", "fees": []}]
     warehouse.load(rows, child_tables=True)
