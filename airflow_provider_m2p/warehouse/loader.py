@@ -205,6 +205,8 @@ class Loader:
             raise M2PConfigError(f"schema_policy={spec.schema_policy!r} is none of evolve, freeze, ignore.")
         if not spec.key_columns or not all(spec.key_columns):
             raise M2PConfigError("key_columns is empty. Name the fields that identify a row.")
+        if len(set(spec.key_columns)) < len(spec.key_columns):
+            raise M2PConfigError(f"key_columns={list(spec.key_columns)} names a field twice.")
         excluded = set(spec.exclude_columns)
         if lost := sorted(excluded.intersection([*spec.key_columns, *spec.hash_columns])):
             raise M2PConfigError(f"{', '.join(lost)} cannot be in exclude_columns and in the key or hash_columns.")

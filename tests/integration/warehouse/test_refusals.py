@@ -36,6 +36,7 @@ def refused(run: Callable[[], Any], error: type[M2PError], message: str) -> str:
         ({"schema_policy": "strict"}, "schema_policy='strict' is none of evolve, freeze, ignore"),
         ({"key_columns": ()}, "key_columns is empty"),
         ({"key_columns": ("id", "")}, "key_columns is empty"),
+        ({"key_columns": ("id", "code", "id")}, r"key_columns=\['id', 'code', 'id'\] names a field twice"),
         ({"max_delete_ratio": 1.5}, "max_delete_ratio=1.5 is not between 0 and 1"),
         ({"max_delete_ratio": -0.1}, "max_delete_ratio=-0.1 is not between 0 and 1"),
         ({"table": ""}, "needs a table and a tenant id"),
