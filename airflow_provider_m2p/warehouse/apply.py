@@ -106,11 +106,10 @@ class Apply:
             for child in filter(None, children):
                 self._merge_children(child, merge, may_delete)
             if spec.write_mode != "append":  # which never looks at rows again
-                with_elements = [*filter(None, children)]
-                if with_elements and not merge.fresh:
+                if children and not merge.fresh:
                     # Elements have the form, and lack the fields, of this load now, those of unchanged rows, too.
                     merge.renew_raw_hashes()
-                self._refill_later(merge, with_elements)
+                self._refill_later(merge, [*filter(None, children)])
         for finish in self._last:
             finish()
         self._books.note(spec, result, read.started_at, moment)
