@@ -2,7 +2,8 @@
 The tables that keep the books of a schema.
 
 ``_m2p_loads`` has a row for every applied load. ``_m2p_columns`` says which field of the API each column holds, as
-what kind, and at which position of the row hash, so that a name given once stays given whatever arrives later.
+what kind, and at which position of the row hash, so that a name given once stays given whatever arrives later. Where
+changes of tables cannot be undone, it also has columns that loads are about to add, without a load id.
 ``_m2p_staged`` has the loads for review: those that are being staged, wait for consent, or were published this week.
 """
 
@@ -23,11 +24,14 @@ from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 #: The table of the loads for review. In place of a load's table, it stands for whatever that is.
 STAGED: Final = "_m2p_staged"
 _REMEMBERED: Final = timedelta(days=7)
+#: In place of the id of the load that changed a column: that it is not applied yet, and never will be if it died.
+UNAPPLIED: Final = ""
+_NO_PATH: Final = json.dumps(())
 
 
 @dataclass(frozen=True, slots=True)
 class StoredColumn:
-    """A column of data that the table has."""
+    """A column that the table has: of data, or, with no path, of our own."""
 
     name: str
     path: Path
@@ -113,12 +117,13 @@ class Books:
         self.loads.metadata.create_all(self._connection)
 
     def columns(self, table: str) -> list[StoredColumn]:
-        """Return what is known of a table's columns, in the order of their positions."""
+        """Return what is known of a table's columns of data, in the order of their positions."""
         c = self._columns.c
         select = sa.select(c.column_name, c.path, c.kind, c.position).where(c.table_name == table).order_by(c.position)
         return [
             StoredColumn(name, tuple(json.loads(path)), Kind(kind), position)
             for name, path, kind, position in self._connection.execute(select)
+            if path != _NO_PATH
         ]
 
     def lock(self, table: str) -> None:
@@ -165,15 +170,12 @@ class Books:
             )
         self._connection.execute(sa.insert(self._columns), rows)
 
-    def entered_since(self, table: str, loaded: str) -> set[str]:
-        """
-        Return the columns that no load entered which was then applied.
-
-        :param loaded: the table that loads of ``table`` are in the books with: itself, or that whose arrays it has.
-        """
-        c, of = self._columns.c, self.loads.c
-        applied = sa.exists().where(of.table_name == loaded, of.finished_at >= c.changed_at)
-        return set(self._connection.scalars(sa.select(c.column_name).where(c.table_name == table, ~applied)))
+    def unapplied(self, table: str) -> set[str]:
+        """Return the names of the columns that loads were about to add which then died."""
+        c = self._columns.c
+        return set(
+            self._connection.scalars(sa.select(c.column_name).where(c.table_name == table, c.load_id == UNAPPLIED))
+        )
 
     def version(self, table: str, tenant_id: str) -> int:
         """Return how many loads of a tenant's table are in the books."""

@@ -16,7 +16,7 @@ from airflow_provider_m2p.columns.kinds import Kind, Tokens, kind_of
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PSchemaError
-from airflow_provider_m2p.warehouse.books import StoredColumn
+from airflow_provider_m2p.warehouse.books import UNAPPLIED, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import WIDER, ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
@@ -56,7 +56,7 @@ class Evolution:
             self._given[(POSITION,)] = StoredColumn(POSITION, (POSITION,), Kind.INT, 0)
         self._plan()
         if not self._dialect.transactional_ddl:
-            self._find_made((parent or self).target.spec.table)
+            self._find_made()
 
     @property
     def by_path(self) -> dict[names.Path, StoredColumn]:
@@ -101,22 +101,22 @@ class Evolution:
         known = [column.path for column in sorted(target.columns.values(), key=lambda column: column.position)]
         if hashed != (known + hashed[len(known) :])[: len(hashed)]:
             raise ReadAgain(f"The columns of {self._spec.table!r} changed while this load read the platform.")
-        if target.exists:
-            missing = (column.name for column in target.meta_columns() if column.name not in target.present)
-            self.changes += [{"change": "add", "column": name, "field": None, "type": "instant"} for name in missing]
+        self.changes += map(_add_own, target.missing())
         ignored = self.staged.ignored.items()
         self.changes += [{"change": "ignore", "field": show(path), "values": count} for path, count in ignored]
         self._dialect.check_columns(len(self.columns) + len(target.meta_columns()))
 
-    def _find_made(self, loaded: str) -> None:
+    def _find_made(self) -> None:
         target = self.target
-        new = target.books.entered_since(self._spec.table, loaded)
+        new = target.books.unapplied(self._spec.table)
         for path, column in target.columns.items():
             change = {"column": column.name, "field": show(path), "type": column.kind.value}
             if column.name in new:
                 self.made.append({"change": "add", **change})
             elif path in target.widened:
                 self.made.append({"change": "widen", **change, "from": target.widened[path].value})
+        own = [column.name for column in target.meta_columns()]
+        self.made += [_add_own(name) for name in own if name in new and name in target.present]
 
     def _names(self) -> dict[names.Path, str]:
         """Return the names of the columns that the books do not know."""
@@ -164,7 +164,11 @@ class Evolution:
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
         books.forget_columns(self._spec.table, target.lost)
-        books.write_columns(self._spec.table, self._added(), load_id, moment)
+        added = self._added()
+        if not self._dialect.transactional_ddl:
+            load_id = UNAPPLIED
+            added += [StoredColumn(name, (), Kind.INSTANT, 0) for name in target.missing()]
+        books.write_columns(self._spec.table, added, load_id, moment)
         if not target.exists:
             if create:
                 self._create(table)
@@ -183,15 +187,19 @@ class Evolution:
                     self._dialect.widen_column(table, stored.name, before, stored.kind, key=key)
 
     def enter(self, load_id: str, moment: datetime) -> None:
-        """Note what became of columns that were there, those included that loads changed which then died."""
-        target, added, made = self.target, self._added(), {change["column"] for change in self.made}
+        """Note what became of columns, those included that loads changed which then died."""
+        target, table, made = self.target, self._spec.table, {change["column"] for change in self.made}
+        entered = self._added() if self._dialect.transactional_ddl else []
+        behind = [column for path, column in target.columns.items() if path not in self.by_path]
         changed = [
             column
-            for column in self.columns
-            if column not in added
+            for column in (*self.columns, *behind)
+            if column not in entered
             and (target.columns.get(column.path) != column or column.path in target.widened or column.name in made)
         ]
-        target.books.write_columns(self._spec.table, changed, load_id, moment)
+        own = {column.name for column in target.meta_columns()}
+        target.books.forget_columns(table, [*own.intersection(made), *target.missing()])
+        target.books.write_columns(table, changed, load_id, moment)
 
     def _added(self) -> list[StoredColumn]:
         """Return the columns that neither the books know nor the table has."""
@@ -260,6 +268,10 @@ def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[s
             f"schema_policy='freeze', but the rows would change table {spec.table!r}: {listed}. Nothing was written."
         )
     return made + changes
+
+
+def _add_own(name: str) -> dict[str, Any]:
+    return {"change": "add", "column": name, "field": None, "type": Kind.INSTANT.value}
 
 
 def _describe(change: dict[str, Any]) -> str:

@@ -172,6 +172,11 @@ class MySQL(Dialect):
         self.drop_column(table, wider.name)
 
     def check(self, table: sa.Table) -> None:
+        lower = table.name.lower()
+        if table.name != lower and self.connection.execute(sa.text("SELECT @@lower_case_table_names")).scalar():
+            raise M2PConfigError(
+                f"This server takes the table name {table.name!r} for {lower!r}. Name it {lower!r}, in every task."
+            )
         if sa.inspect(self.connection).has_table(table.name, table.schema):
             return
         # Nobody can ask what he may do, only try. It fails one way or another, so nothing is made that a load which
@@ -204,7 +209,8 @@ class MySQL(Dialect):
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:
-        name = f"m2p_{hashlib.sha256(lock.encode()).hexdigest()[:32]}"
+        # In lower case, as a server may take other spellings of a schema for the same.
+        name = f"m2p_{hashlib.sha256(lock.lower().encode()).hexdigest()[:32]}"
         with self.connection.begin():
             got = self.connection.execute(sa.select(sa.func.get_lock(name, int(seconds)))).scalar()
             self._wait(seconds)

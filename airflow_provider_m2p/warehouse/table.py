@@ -182,6 +182,10 @@ class Target:
             columns += [sa.Column(VALID_FROM, instant(), nullable=False), sa.Column(VALID_TO, instant(), nullable=True)]
         return columns
 
+    def missing(self) -> list[str]:
+        """Return the names of our own columns that a table lacks which exists."""
+        return [c.name for c in self.meta_columns() if c.name not in self.present] if self.exists else []
+
     def table(self, columns: list[StoredColumn]) -> sa.Table:
         """Return the table with the given columns of data, as statements are written against it."""
         keys = self.key_names(columns)
@@ -243,7 +247,7 @@ class Target:
         """
         if not self.exists:
             return
-        missing = [column.name for column in self.meta_columns() if column.name not in self.present]
+        missing = self.missing()
         if missing == [DELETED_AT]:
             missing = []
         if self.spec.write_mode == "replace" and DELETED_AT in self.present:

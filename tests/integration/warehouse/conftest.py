@@ -24,7 +24,7 @@ WAYS = ("sqlite", "psycopg", "psycopg2", "portable", "mariadb")
 
 
 @contextlib.contextmanager
-def mariadb_server() -> Iterator[int]:
+def mariadb_server(*options: str) -> Iterator[int]:
     """Run a fresh server (user ``root``, no password) and yield its port; stop and remove it afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="m2p-mariadb-"))
     data, port = directory / "data", free_port()
@@ -39,6 +39,7 @@ def mariadb_server() -> Iterator[int]:
         f"--port={port}",
         "--bind-address=127.0.0.1",
         *FAST,
+        *options,
     ]
     try:
         with (directory / "log").open("wb") as log:

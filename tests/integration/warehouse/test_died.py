@@ -91,3 +91,42 @@ def test_what_a_load_changed_that_died_in_mariadb_is_told_by_the_next_once(maria
                 assert all(row[column] is None or row[column] in values for column, values in allowed.items()), (died_at, row)
         if seen[0] < died_at:  # it did not die
             break
+
+
+@pytest.mark.parametrize("child_tables", [False, True])
+def test_the_mark_of_deletion_that_a_dead_load_added_is_told_by_the_next_once(mariadb: Warehouse, child_tables: bool) -> None:
+    page = b'[{"id":1,"fees":[{"f":1}]}]'
+    for died_at in itertools.count(1):
+        table = f"t{died_at}"
+        spec: dict[str, Any] = {"table": table, "child_tables": child_tables}
+        mariadb.load(page, **spec, write_mode="replace")
+        with dying(mariadb, died_at) as seen:
+            mariadb.load(page, load_id="died", **spec, write_mode="upsert")
+        tables = [table, f"{table}__fees"][: 1 + child_tables]
+        before = [of for of in tables if "_m2p_deleted_at" in mariadb.table(of).c]
+        mariadb.execute("DELETE FROM _m2p_loads")  # as people do with old rows
+        loads = [mariadb.load(page, load_id="died", **spec, write_mode="upsert")["schema_changes"] for _ in range(2)]
+        if seen[0] >= died_at:
+            assert loads == [
+                [
+                    {**({"table": of} if of != table else {}), "change": "add", "column": "_m2p_deleted_at", "field": None, "type": "instant"}
+                    for of in sorted(tables, key=lambda of: of not in before)
+                ],
+                [],
+            ]
+        else:  # it did not die
+            assert loads == [[], []]
+            break
+
+
+def test_what_a_dead_load_changed_is_told_where_the_clock_goes_back(mariadb: Warehouse) -> None:
+    mariadb.load([{"id": 1}])
+    mariadb.execute("UPDATE _m2p_loads SET finished_at = '2999-01-01'")  # by a host whose clock is ahead
+    for died_at in itertools.count(1):
+        with dying(mariadb, died_at):
+            mariadb.load([{"id": 1, "v": 1}], load_id="died", tenant_id="other")
+        if "v" in mariadb.table().c:
+            break
+    assert len(mariadb.loads()) == 1
+    expected = {"change": "add", "column": "v", "field": "v", "type": "int"}
+    assert [mariadb.load([{"id": 1}])["schema_changes"] for _ in range(2)] == [[expected], []]

@@ -16,6 +16,7 @@ from airflow_provider_m2p.client.page import Page
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError, M2PResponseError, M2PSchemaError
 from airflow_provider_m2p.warehouse import Loader
 from airflow_provider_m2p.warehouse.spec import LoadSpec
+from tests.integration.warehouse.conftest import mariadb_server
 from tests.integration.warehouse.streams import Pages, Warehouse, counts
 
 SECRET = "4111-1111-1111-1111"
@@ -286,6 +287,21 @@ def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
     with mariadb.engine.connect() as connection:
         engines = connection.exec_driver_sql("SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = DATABASE()")
         assert engines.all() == [("InnoDB",)]
+
+
+def test_a_table_name_that_a_mariadb_server_changes_is_refused() -> None:
+    with mariadb_server("--lower-case-table-names=1") as port:
+        warehouse = Warehouse("mariadb", sa.make_url(f"mysql+pymysql://root@127.0.0.1:{port}"))
+        warehouse.execute("CREATE DATABASE Bank")
+        warehouse.close()
+        spelled = [Warehouse("mariadb", warehouse.url.set(database=name)) for name in ("bank", "Bank")]
+        rows = [{"id": "a", "Fees": [{"f": 1}]}]
+        for n, each in enumerate(spelled):
+            with pytest.raises(M2PConfigError, match="This server takes the table name 'Products' for 'products'. Name it 'products'"):
+                each.loader(table="Products").check()
+            assert counts(each.load(rows, child_tables=True)) == (1 - n, 0, n, 0)
+            assert each.tables() == {"_m2p_loads", "_m2p_columns", "_m2p_staged", "products", "products__fees"}
+            each.close()
 
 
 @pytest.mark.parametrize("charset", ["utf8", "utf8mb3"])
