@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError, M2PWarehouseAccessError
 
-_QUOTED: Final = re.compile(r"((?:column|[Tt]able) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL)
+_QUOTED: Final = re.compile(
+    r"((?:column|[Tt]able|Check constraint) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL
+)
 
 #: SQLSTATEs, MySQL's numbers or SQLite's names; the text where a driver gives none of them; what to do.
 _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
@@ -58,10 +60,11 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         "A row may have 8 kB there, 40 bytes of each text among them: flatten less (max_depth), or exclude fields.",
     ),
     (
-        r"1072|1553|18(29|3[234])",
+        r"1054|1072|1553|18(29|3[234])|3108|3837|3959",
         "",
         M2PLoadError,
-        "Somebody else's index or foreign key has a column that must change: drop it, and make it anew after the load.",
+        "Somebody else's index, check, foreign key or generated column has a column that must change: drop it, and "
+        "make it anew after the load.",
     ),
     (
         r"53300|1040|1203|1226",
@@ -152,7 +155,7 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
 
 def _code(error: BaseException | None) -> str:
     """Return what the driver knows an error by, if anything."""
-    for name in ("sqlstate", "pgcode", "sqlite_errorname"):
+    for name in ("errno", "sqlstate", "pgcode", "sqlite_errorname"):
         if code := getattr(error, name, None):
             return str(code)
     number = error.args[0] if error is not None and error.args else None
@@ -161,6 +164,7 @@ def _code(error: BaseException | None) -> str:
 
 def _text(error: BaseException) -> str:
     """Say what the database said, without what it quoted: that may be a customer's value."""
-    # MySQL's errors are a number and a text. The quoted goes first: a value may have lines and quotes of its own.
-    text = error.args[-1] if error.args and isinstance(error.args[-1], str) else str(error)
+    # MySQL's errors are a number and a text, perhaps with an SQLSTATE behind.
+    text = next((part for part in error.args if isinstance(part, str)), None) or str(error)
+    # The quoted goes first: a value may have lines and quotes of its own.
     return _QUOTED.sub(lambda quoted: quoted[1] or "'...'", text.strip()).split("\n", 1)[0][:300].rstrip(".")

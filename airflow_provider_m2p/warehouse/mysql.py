@@ -122,7 +122,11 @@ class MySQL(Dialect):
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
         if isinstance(staged.type, sa.BigInteger):
             # A text that is compared with a number is read as one: '05' as 5.
-            return staged if target is Kind.INT else sa.cast(staged, self.column_type(target, key=True))
+            if target is Kind.INT:
+                return staged
+            if target is Kind.TEXT:
+                return sa.cast(staged, mysql.CHAR(charset="utf8mb4")).collate(self._collation)
+            return sa.cast(staged, self.column_type(target, key=True))
         if target in (Kind.TEXT, Kind.JSON) and source is not Kind.INSTANT:
             return staged
         return super().convert(staged, source, target)
@@ -151,6 +155,14 @@ class MySQL(Dialect):
             # In place, so that indexes of it stay. Texts of any length can be in none.
             self.execute(f"{prefix} MODIFY COLUMN {quoted} {specification}")
             return
+        for index in sa.inspect(self.connection).get_indexes(table.name, table.schema):
+            # MySQL would go on with what is left of it, and then refuse rows that differ in this column alone.
+            if index["unique"] and name in index["column_names"] != [name]:
+                raise M2PSchemaError(
+                    f"Column {name!r} of table {table.name!r} has to become text, which the unique index "
+                    f"{index['name']!r} does not allow. Nothing was written. Drop that index, and make it anew with a "
+                    f"part of the column after the load."
+                )
         wider = self.quote(self._widened(table, name, source, target).name)
         self.execute(f"{prefix} DROP COLUMN {quoted}, CHANGE COLUMN {wider} {quoted} {specification}")
 

@@ -63,6 +63,10 @@ def _wait_for(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def mariadb_port() -> Iterator[int]:
+    """A server for this run, or one that runs already, such as MySQL's own."""
+    if port := os.environ.get("MYSQL_PORT"):
+        yield int(port)
+        return
     with mariadb_server() as port:
         yield port
 

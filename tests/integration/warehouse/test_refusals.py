@@ -249,7 +249,7 @@ def test_a_check_changes_nothing_but_the_books(warehouse: Warehouse) -> None:
 def test_a_connection_is_given_back_as_it_was(warehouse: Warehouse) -> None:
     """The engine is the caller's: what a load sets on a connection must not stay."""
     query = {
-        "mariadb": "SELECT @@SESSION.sql_mode, @@SESSION.time_zone, @@SESSION.lock_wait_timeout, @@SESSION.tx_isolation",
+        "mariadb": "SELECT @@SESSION.sql_mode, @@SESSION.time_zone, @@SESSION.lock_wait_timeout, @@SESSION.sql_select_limit",
         "sqlite": "PRAGMA busy_timeout",
     }.get(warehouse.way, "SELECT current_setting('lock_timeout'), current_setting('datestyle'), current_setting('transaction_isolation')")
     with warehouse.engine.connect() as connection:
@@ -274,7 +274,7 @@ def test_collations_in_mariadb_that_take_different_texts_for_the_same(mariadb: W
 
 
 def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
-    settings = {"default_storage_engine": "Aria", "sql_safe_updates": 1, "sql_select_limit": 1, "sql_big_selects": 0, "max_join_size": 1}
+    settings = {"default_storage_engine": "MyISAM", "sql_safe_updates": 1, "sql_select_limit": 1, "sql_big_selects": 0, "max_join_size": 1}
     init = "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
     limited = Warehouse("mariadb", mariadb.url, connect_args={"init_command": init})
     limited.load([{"id": "a", "n": 1, "m": True}, {"id": "b", "n": 2, "m": False}])
