@@ -21,7 +21,7 @@ from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name
-from airflow_provider_m2p.warehouse.table import ROW_HASH, TENANT, Target
+from airflow_provider_m2p.warehouse.table import RAW_HASH, ROW_HASH, TENANT, Target
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +103,16 @@ class Apply:
             if self._before_merge is not None:
                 self._before_merge(merge)
             may_delete = self._merge(merge, read, result)
-            for child in filter(None, children):
-                self._merge_children(child, merge, may_delete)
+            counts = [self._merge_children(child, merge, may_delete) for child in filter(None, children)]
+            if any((*counts, result.inserted, result.updated, result.deleted)):
+                self._refuse_older(read)
             if spec.write_mode != "append":  # which never looks at rows again
                 if children and not merge.fresh:
                     # Elements have the form, and lack the fields, of this load now, those of unchanged rows, too.
                     merge.renew_raw_hashes()
                 self._refill_later(merge, [*filter(None, children)])
+                if evolutions[0].target.exists and any(evolution.has_new_fields for evolution in evolutions):
+                    merge.forget_incomplete()
         for finish in self._last:
             finish()
         self._books.note(spec, result, read.started_at, moment)
@@ -188,8 +191,7 @@ class Apply:
         spec = self._spec
         result.duplicates = self._add_key(merge) if merge.in_place and merge.new_key else drop_duplicates(merge)
         emptied = merge.fresh and read.version != 0
-        moved_on = emptied or read.version != self._books.version(spec.table, spec.tenant_id)
-        if moved_on and not merge.in_place:
+        if (emptied or self._moved_on(read)) and not merge.in_place:
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
         may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
@@ -226,7 +228,7 @@ class Apply:
             self._dialect.add_key(merge.table, merge.new_key)
             return surplus
 
-    def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> None:
+    def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> Counts:
         """Merge the elements of the rows staged whole; those of other rows stay, unless the row disappeared."""
         dropped = ~sa.exists().where(child.stage.c._m2p_ord == parent.stage.c._m2p_ord)
         child.execute(sa.delete(child.stage).where(dropped))
@@ -241,7 +243,7 @@ class Apply:
             gone = ~staged.where(~parent.staged).correlate(child.table)
         else:
             gone = staged.where(parent.staged).correlate(child.table)
-        write(child, self._spec.write_mode, sa.and_(child.live, gone))
+        return write(child, self._spec.write_mode, sa.and_(child.live, gone))
 
     @staticmethod
     def _refill_later(table: Merge, children: list[Merge]) -> None:
@@ -251,9 +253,9 @@ class Apply:
                 merge.forget_hashes()
         lost = [child for child in children if child.lost or child.was_emptied()]
         if lost and not table.lost:
-            # Its rows' hashes decide whether their arrays are looked at. Where a table is gone, or has no row of a
-            # tenant, that tenant's next load looks at all of them anyway.
-            table.forget_hashes(others=any(child.lost and not child.is_new for child in lost))
+            # The hashes of its rows' bytes decide whether their arrays are looked at. Where a table is gone, or has no
+            # row of a tenant, that tenant's next load looks at all of them anyway.
+            table.forget_hashes([RAW_HASH], others=any(child.lost and not child.is_new for child in lost))
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""
@@ -292,6 +294,18 @@ class Apply:
             f"{what}, and the reading before was no better: the list moves while it is read. Nothing was written; run "
             "the task again. If it is always so, ask for the whole list at once (extra 'paging' = none)."
         )
+
+    def _moved_on(self, read: Read) -> bool:
+        """Tell whether another load of the tenant was applied since this one began."""
+        return read.version != self._books.version(self._spec.table, self._spec.tenant_id)
+
+    def _refuse_older(self, read: Read) -> None:
+        """Refuse to put what was read earlier in the place of what another load read later and applied meanwhile."""
+        spec = self._spec
+        if spec.write_mode == "append" or read.version is None or not self._moved_on(read):
+            return
+        if self._books.began_later(spec.table, spec.tenant_id, read.started_at):
+            raise ReadAgain(f"Another load of tenant {spec.tenant_id!r} read {spec.full_name} later, and was quicker.")
 
     def _refuse_stale(self, merge: Merge) -> None:
         """Refuse to publish rows that were skipped because of a state of the table that is no more."""

@@ -183,6 +183,12 @@ class Books:
         count = sa.select(sa.func.count()).where(c.table_name == table, c.tenant_id == tenant_id)
         return int(self._connection.execute(count).scalar() or 0)
 
+    def began_later(self, table: str, tenant_id: str, moment: datetime) -> bool:
+        """Tell whether a load of a tenant's table is in the books that began to read after some time."""
+        c = self.loads.c
+        later = sa.exists().where(c.table_name == table, c.tenant_id == tenant_id, c.started_at > moment)
+        return bool(self._connection.execute(sa.select(later)).scalar())
+
     def latest(self, table: str, tenant_id: str) -> datetime | None:
         """Return the time of the last load of a tenant's table."""
         c = self.loads.c

@@ -7,7 +7,7 @@ A subclass may know a faster way to write rows, exact types, or a lock that othe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -223,6 +223,14 @@ class Dialect:
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
         self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
         return wider
+
+    def left_over(self, present: Mapping[str, sa.types.TypeEngine[Any]]) -> list[str]:
+        """
+        Return the columns that a load which died left in a table, and that no load will use.
+
+        :param present: the types of the table's columns.
+        """
+        return [WIDER] if WIDER in present else []
 
     def widen_staged(
         self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool

@@ -17,10 +17,19 @@ from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import UNAPPLIED, StoredColumn
-from airflow_provider_m2p.warehouse.dialect import WIDER, ReadAgain
+from airflow_provider_m2p.warehouse.dialect import ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
-from airflow_provider_m2p.warehouse.table import LOAD_ID, LOADED_AT, RAW_HASH, ROW_HASH, TENANT, VALID_FROM, Target
+from airflow_provider_m2p.warehouse.table import (
+    DELETED_AT,
+    LOAD_ID,
+    LOADED_AT,
+    RAW_HASH,
+    ROW_HASH,
+    TENANT,
+    VALID_FROM,
+    Target,
+)
 
 
 class Evolution:
@@ -63,9 +72,15 @@ class Evolution:
         """The columns by the paths of their fields."""
         return {column.path: column for column in self.columns}
 
+    @property
+    def has_new_fields(self) -> bool:
+        """Whether the table has columns now for fields for which it had none."""
+        return any(change["change"] in ("add", "adopt") and change["field"] for change in (*self.made, *self.changes))
+
     def _refuse_strange(self, parent: Evolution, array: names.Path) -> None:
         """Refuse a table of this name that is not known for that of these arrays."""
-        if self.target.columns and array not in parent.target.columns:
+        applied = [column for column in self.target.columns.values() if column.name not in self.target.unapplied]
+        if applied and array not in parent.target.columns:
             raise M2PSchemaError(
                 f"The arrays {show(array)!r} of {parent.target.spec.table!r} belong into table {self._spec.table!r}, "
                 "but that was made for something else, or for a table that was dropped. Drop it, too, load into "
@@ -108,15 +123,14 @@ class Evolution:
 
     def _find_made(self) -> None:
         target = self.target
-        new = target.books.unapplied(self._spec.table)
         for path, column in target.columns.items():
             change = {"column": column.name, "field": show(path), "type": column.kind.value}
-            if column.name in new:
+            if column.name in target.unapplied:
                 self.made.append({"change": "add", **change})
             elif path in target.widened:
                 self.made.append({"change": "widen", **change, "from": target.widened[path].value})
         own = [column.name for column in target.meta_columns()]
-        self.made += [_add_own(name) for name in own if name in new and name in target.present]
+        self.made += [_add_own(name) for name in own if name in target.unapplied]
 
     def _names(self) -> dict[names.Path, str]:
         """Return the names of the columns that the books do not know."""
@@ -163,7 +177,7 @@ class Evolution:
         table = target.table(self.columns)
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
-        books.forget_columns(self._spec.table, target.lost)
+        books.forget_columns(self._spec.table, [*target.lost, *target.announced])
         added = self._added()
         if not self._dialect.transactional_ddl:
             load_id = UNAPPLIED
@@ -173,8 +187,12 @@ class Evolution:
             if create:
                 self._create(table)
         else:
-            if WIDER in target.present:  # a load that died left it, with values in it
-                self._dialect.drop_column(table, WIDER)
+            for left in self._dialect.left_over(target.present):
+                self._dialect.drop_column(table, left)
+            if DELETED_AT in target.unapplied and DELETED_AT not in table.c:
+                # Added for another write mode, by a load that never came to mark a row.
+                self._dialect.drop_column(table, DELETED_AT)
+                books.forget_columns(self._spec.table, [DELETED_AT])
             missing = [sa.Column(c.name, c.type) for c in table.columns if c.name not in target.present]
             self._dialect.add_columns(table, missing)
             keys = target.key_names(self.columns)

@@ -7,14 +7,14 @@ columns; the others only say that the row, as it stands in the table, was seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect
 from airflow_provider_m2p.warehouse.table import (
     DELETED_AT,
     LOAD_ID,
@@ -34,6 +34,9 @@ class Counts:
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.inserted, self.updated, self.deleted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +133,24 @@ class Merge:
         select = sa.select(*(value for _, value in self.values), *meta.values()).where(self.staged, where)
         return self.execute(sa.insert(self.table).from_select(targets, select))
 
-    def forget_hashes(self, *, others: bool = True) -> None:
+    def forget_hashes(self, hashes: Sequence[str] = (ROW_HASH, RAW_HASH), *, others: bool = True) -> None:
         """
-        Have later loads take every row for changed that was not staged whole by this one.
+        Have later loads look at every row again that was not staged whole by this one.
 
+        :param hashes: both, and the rows count as changed; that of the bytes alone, and they and their elements are
+            compared.
         :param others: whether also those of other tenants.
         """
         whole = sa.exists().where(self.staged, self.same_key).correlate(self.table)
         rows = sa.or_(~self.own, ~whole) if others else sa.and_(self.own, ~whole)
         if VALID_TO in self.table.c:
             rows = sa.and_(rows, self.table.c[VALID_TO].is_(None))
-        self.execute(sa.update(self.table).where(rows).values({ROW_HASH: "", RAW_HASH: ""}))
+        self.execute(sa.update(self.table).where(rows).values(dict.fromkeys(hashes, "")))
+
+    def forget_incomplete(self) -> None:
+        """Have later loads look at the rows again that may have lost fields to the schema policy."""
+        incomplete = self.table.c[RAW_HASH].endswith(INCOMPLETE)
+        self.execute(sa.update(self.table).where(incomplete).values({RAW_HASH: ""}))
 
     @property
     def instant(self) -> sa.ColumnElement[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -171,8 +171,7 @@ class MySQL(Dialect):
         if target is not Kind.TEXT or source in _SPELLED_ALIKE:
             self.execute(modify)
             return
-        # By its name, so that what a load that died left behind for another column is not taken for this one's.
-        wider: sa.ColumnClause[Any] = sa.column(f"{WIDER}_{hashlib.sha256(name.encode()).hexdigest()[:8]}")
+        wider: sa.ColumnClause[Any] = sa.column(_copy_of(name))
         column: sa.ColumnClause[Any] = sa.column(name)
         types = {c["name"]: c["type"] for c in sa.inspect(self.connection).get_columns(table.name, table.schema)}
         if not isinstance(types[name], sa.String):
@@ -182,6 +181,11 @@ class MySQL(Dialect):
             return
         self.connection.execute(sa.update(sa.table(table.name, column, schema=table.schema)).values({column: wider}))
         self.drop_column(table, wider.name)
+
+    def left_over(self, present: Mapping[str, sa.types.TypeEngine[Any]]) -> list[str]:
+        # Once a key's column is a text, its values are still to come out of the copy.
+        copies = [_copy_of(name) for name, column_type in present.items() if not isinstance(column_type, sa.String)]
+        return super().left_over(present) + [name for name in copies if name in present]
 
     def check(self, table: sa.Table) -> None:
         lower = table.name.lower()
@@ -237,3 +241,8 @@ class MySQL(Dialect):
             if not self.connection.invalidated:  # else the lock went with the connection
                 with self.connection.begin():
                     self.connection.execute(sa.select(sa.func.release_lock(name)))
+
+
+def _copy_of(key: str) -> str:
+    """Return the name of the copy of a key's column: by its name, so that it is not taken for that of another."""
+    return f"{WIDER}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -50,6 +50,8 @@ class Target:
     :param unique: the sets of columns that are unique.
     :param lost: columns that the books know and the table no longer has: somebody dropped or renamed them, or it.
     :param widened: kinds of the books, of columns that are wider by now: somebody made them so, or a load that died.
+    :param unapplied: columns that the table has from loads that died, which hold nothing but nulls.
+    :param announced: columns that such loads did not come to add.
     """
 
     spec: LoadSpec
@@ -61,6 +63,8 @@ class Target:
     unique: list[set[str]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     widened: dict[Path, Kind] = field(default_factory=dict)
+    unapplied: set[str] = field(default_factory=set)
+    announced: set[str] = field(default_factory=set)
 
     @classmethod
     def inspect(cls, spec: LoadSpec, books: Books) -> Target:
@@ -71,8 +75,10 @@ class Target:
         known = books.columns(spec.table)
         inspector = sa.inspect(dialect.connection)
         target.exists = inspector.has_table(spec.table, schema=spec.schema)
+        unapplied = set() if dialect.transactional_ddl else books.unapplied(spec.table)
         if not target.exists:
             target.lost = [column.name for column in known]
+            target.announced = unapplied
             return target
         # A table comes into being together with its columns in the books, perhaps since they were read.
         known = known or books.columns(spec.table)
@@ -80,7 +86,11 @@ class Target:
         reflected = target.present = {c["name"]: c["type"] for c in found}
         # What the database fills itself nobody else can fill: no field gets into that.
         filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
+        target.unapplied = unapplied.intersection(reflected)
+        target.announced = unapplied.difference(reflected)
         for column in known:
+            if column.name in target.announced:
+                continue
             if column.kind is Kind.CHILD or column.name in reflected:
                 target.columns[column.path] = column
             else:
@@ -250,7 +260,7 @@ class Target:
         missing = self.missing()
         if missing == [DELETED_AT]:
             missing = []
-        if self.spec.write_mode == "replace" and DELETED_AT in self.present:
+        if self.spec.write_mode == "replace" and DELETED_AT in self.present and DELETED_AT not in self.unapplied:
             raise M2PSchemaError(
                 f"Table {self.spec.table!r} was made for write_mode='upsert': it keeps rows that are marked in "
                 f"{DELETED_AT}. Load into another table, or with that write mode."

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_m2p.exceptions import M2PLoadError
 from tests.integration.warehouse.effort import EFFORT, PATIENCE
-from tests.integration.warehouse.streams import Warehouse
+from tests.integration.warehouse.streams import Warehouse, counts
 
 pytestmark = PATIENCE
 
@@ -31,6 +32,8 @@ def dying(warehouse: Warehouse, at: int) -> Iterator[list[int]]:
         if re.match(r"(ALTER|CREATE|DROP|INSERT|UPDATE|DELETE)\b", statement):
             seen[0] += 1
             if seen[0] == at:
+                if re.match(r"(ALTER|CREATE|DROP) TABLE", statement):  # which commits first, and may fail then
+                    connection.connection.commit()
                 raise Died
 
     sa.event.listen(warehouse.engine, "before_cursor_execute", count)
@@ -130,3 +133,52 @@ def test_what_a_dead_load_changed_is_told_where_the_clock_goes_back(mariadb: War
     assert len(mariadb.loads()) == 1
     expected = {"change": "add", "column": "v", "field": "v", "type": "int"}
     assert [mariadb.load([{"id": 1}])["schema_changes"] for _ in range(2)] == [[expected], []]
+
+
+@pytest.mark.parametrize("mode", ["upsert", "replace", "history"])
+def test_a_load_that_dies_in_mariadb_changes_no_row(mariadb: Warehouse, mode: str) -> None:
+    for died_at in itertools.count(1, max(1, 5 // EFFORT)):
+        table = f"t{died_at}"
+        spec: dict[str, Any] = {"table": table, "child_tables": True, "write_mode": mode}
+        for tenant in ("ACME_CORP", "other"):
+            mariadb.load(OLD, tenant_id=tenant, **spec)
+        before = {of: len(mariadb.read(of)) for of in (table, f"{table}__fees")}
+        with dying(mariadb, died_at) as seen:
+            mariadb.load(NEW, complete=False, **spec)
+        if seen[0] < died_at:
+            break
+        for tenant in ("ACME_CORP", "other"):
+            assert counts(mariadb.load(OLD, tenant_id=tenant, **spec)) == (0, 0, 2, 0), (died_at, tenant)
+        assert {of: len(mariadb.read(of)) for of in (table, f"{table}__fees")} == before, died_at
+
+
+def test_a_table_in_mariadb_is_loaded_as_before_after_a_load_otherwise_was_refused(mariadb: Warehouse) -> None:
+    rows = [{"id": 1, "a": 1}, {"id": 2, "a": 2}]
+    mariadb.load(rows, write_mode="replace")
+    for row, other in (({}, {"write_mode": "upsert"}), ({"fees": [{"f": 1}]}, {"write_mode": "replace", "child_tables": True})):
+        with pytest.raises(M2PLoadError, match="more than max_delete_ratio"):
+            mariadb.load([rows[0] | row], max_delete_ratio=0.1, **other)
+        result = mariadb.load(rows, write_mode="replace")
+        assert (counts(result), result["schema_changes"]) == ((0, 0, 2, 0), [])
+        assert {"_m2p_deleted_at", "fees"}.isdisjoint(mariadb.table().c.keys())
+    with mariadb.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM _m2p_columns WHERE table_name = 'products' AND load_id = ''").scalar() == 0
+    mariadb.execute("DROP TABLE products")
+    mariadb.load(rows)
+    assert mariadb.load(rows)["schema_changes"] == []
+
+
+def test_the_copy_of_a_key_that_a_dead_load_left_in_mariadb_goes(mariadb: Warehouse) -> None:
+    rows = [{"id": 10**25 + 1}]
+    mariadb.load(rows)
+    for died_at in itertools.count(1):
+        with dying(mariadb, died_at) as seen:
+            mariadb.load([*rows, {"id": "x"}])
+        left = [column.name for column in mariadb.table().c if column.name.startswith("_m2p_wider")]
+        if left and not isinstance(mariadb.table().c.id.type, sa.String):
+            break
+        assert seen[0] >= died_at
+    assert counts(mariadb.load([*rows, {"id": 10**25 + 2}])) == (1, 0, 1, 0)
+    assert not [column.name for column in mariadb.table().c if column.name.startswith("_m2p_wider")]
+    mariadb.load([*rows, {"id": 10**25 + 2}, {"id": "x"}])
+    assert sorted(row["id"] for row in mariadb.read()) == [str(10**25 + 1), str(10**25 + 2), "x"]

@@ -46,6 +46,12 @@ class Meanwhile(Pages):
             yield page
 
 
+def load_slowly(warehouse: Warehouse, rows: list[dict[str, Any]], **spec: Any) -> None:
+    """Load as one does who began before all others."""
+    warehouse.load(rows, **spec)
+    warehouse.execute("UPDATE _m2p_loads SET started_at = '2000-01-01 00:00:00.000000'")
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_column_dropped_while_a_load_reads_comes_back_filled(warehouse: Warehouse, mode: str) -> None:
     warehouse.load(rows(), write_mode=mode)
@@ -67,7 +73,7 @@ def test_a_column_that_another_load_fills_meanwhile_holds_nothing_else(warehouse
 
     spec = {"child_tables": child_tables, "write_mode": mode}
     warehouse.load(catalogue(1), **spec)
-    pages = Meanwhile([catalogue(2), [], []], lambda: warehouse.load(catalogue(3, new=4), **spec))
+    pages = Meanwhile([catalogue(2), [], []], lambda: load_slowly(warehouse, catalogue(3, new=4), **spec))
     warehouse.loader(**spec).run(pages)
     for _ in range(2):
         assert live(warehouse, "v") == [2] * 3
@@ -83,7 +89,7 @@ def test_arrays_that_get_a_table_meanwhile_hold_nothing_else(warehouse: Warehous
     spec = {"child_tables": True, "write_mode": mode}
     warehouse.load(rows(), **spec)
     newer = rows(v=3, fees=[{"a": 1}])
-    warehouse.loader(**spec).run(Meanwhile([rows(v=2), [], []], lambda: warehouse.load(newer, **spec)))
+    warehouse.loader(**spec).run(Meanwhile([rows(v=2), [], []], lambda: load_slowly(warehouse, newer, **spec)))
     assert live(warehouse, "v") == [2] * 6
     assert live(warehouse, "a", table="products__fees") == []
 
@@ -430,8 +436,66 @@ def test_a_key_that_becomes_text_while_a_load_reads_whole_numbers_is_compared_as
         with pytest.raises(M2PSchemaError, match="'id' would have to change from int to text, which postgresql cannot do in place"):
             warehouse.load(texts, write_mode=mode)
         return
-    meanwhile = lambda: warehouse.load(texts, write_mode=mode)  # noqa: E731
-    pages = Meanwhile([[{"id": 5, "v": 2}], []], meanwhile)
+    pages = Meanwhile([[{"id": 5, "v": 2}], []], lambda: load_slowly(warehouse, texts, write_mode=mode))
     pages.complete = False
     warehouse.loader(write_mode=mode).run(pages)
     assert sorted(zip(live(warehouse, "id"), live(warehouse, "v"), strict=True)) == [("05", 1), ("5", 2)]
+
+
+@pytest.mark.parametrize("child_tables", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_was_read_earlier_does_not_replace_what_was_read_later(warehouse: Warehouse, mode: str, child_tables: bool) -> None:
+    def catalogue(version: int, ids: str) -> list[dict[str, Any]]:
+        # Where arrays have tables of their own, only their elements differ.
+        return [{"id": name, **({"fees": [{"a": version}]} if child_tables else {"v": version})} for name in ids]
+
+    spec = {"write_mode": mode, "child_tables": child_tables}
+    warehouse.load(catalogue(1, "ab"), **spec)
+    pages = Meanwhile([catalogue(2, "ab"), [], []], lambda: warehouse.load(catalogue(3, "abc"), **spec))
+    pages._second = [catalogue(4, "abc")]
+    result = warehouse.loader(**spec).run(pages)
+    assert pages.read_again is not None
+    assert (result.inserted, result.updated + result.unchanged, result.deleted) == (0, 3, 0)
+    live_in = live(warehouse, "a", table="products__fees") if child_tables else live(warehouse, "v")
+    assert live_in == [4] * 3
+    if mode == "history":
+        assert len(warehouse.read("products__fees" if child_tables else "products")) == 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_that_overlap_and_read_the_same_do_not_read_again(warehouse: Warehouse, mode: str) -> None:
+    warehouse.load(rows(), write_mode=mode)
+    pages = Meanwhile([rows(v=2), [], []], lambda: warehouse.load(rows(v=2), write_mode=mode))
+    assert warehouse.loader(write_mode=mode).run(pages).unchanged == 6
+    assert pages.read_again is None
+
+
+@pytest.mark.parametrize("child_tables", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_ignored_fields_are_filled_once_they_have_a_column(warehouse: Warehouse, mode: str, child_tables: bool) -> None:
+    def row(name: str) -> dict[str, Any]:
+        return {"id": name, "fees": [{"a": 1, "g": name}]} if child_tables else {"id": name, "g": name}
+
+    spec = {"write_mode": mode, "child_tables": child_tables}
+    ignoring = spec | {"schema_policy": "ignore"}
+    warehouse.load([{"id": "a", "fees": [{"a": 1}]} if child_tables else {"id": "a"}], **spec)
+    warehouse.load([row("a"), row("b")], **ignoring)
+    assert counts(warehouse.load([row("a"), row("b")], **ignoring)) == (0, 0, 2, 0)
+    warehouse.load([row("z")], tenant_id="other", **spec)
+    warehouse.load([row("a"), row("b"), row("c")], **ignoring)
+    assert live(warehouse, "g", table="products__fees" if child_tables else "products") == ["a", "b", "c"]
+    assert counts(warehouse.load([row("a"), row("b"), row("c")], **ignoring)) == (0, 0, 3, 0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_first_element_in_a_partial_read_changes_no_other_row(warehouse: Warehouse, mode: str) -> None:
+    spec = {"write_mode": mode, "child_tables": True}
+    warehouse.load([{"id": "1", "fees": [1]}], tenant_id="other", **spec)
+    catalogue: list[dict[str, Any]] = [{"id": str(n), "fees": []} for n in range(1, 5)]
+    warehouse.load(catalogue, **spec)
+    catalogue[0]["fees"] = [5]
+    warehouse.load(catalogue[:2], complete=False, **spec)
+    before = warehouse.read(meta=True)
+    assert counts(warehouse.load(catalogue, **spec)) == (0, 0, 4, 0)
+    without = [{name: value for name, value in row.items() if name != "_m2p_raw_hash"} for row in before]
+    assert [{name: row[name] for name in without[0]} for row in warehouse.read(meta=True)] == without
