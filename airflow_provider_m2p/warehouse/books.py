@@ -26,6 +26,8 @@ STAGED: Final = "_m2p_staged"
 _REMEMBERED: Final = timedelta(days=7)
 #: In place of the id of the load that changed a column: that it is not applied yet, and never will be if it died.
 UNAPPLIED: Final = ""
+#: The same of a column that somebody had dropped: rows that do not change have to be written again.
+UNAPPLIED_AGAIN: Final = "-"
 _NO_PATH: Final = json.dumps(())
 
 
@@ -170,12 +172,12 @@ class Books:
             )
         self._connection.execute(sa.insert(self._columns), rows)
 
-    def unapplied(self, table: str) -> set[str]:
-        """Return the names of the columns that loads were about to add which then died."""
+    def unapplied(self, table: str) -> dict[str, bool]:
+        """Return by name which columns loads were about to add that then died, and whether again."""
         c = self._columns.c
-        return set(
-            self._connection.scalars(sa.select(c.column_name).where(c.table_name == table, c.load_id == UNAPPLIED))
-        )
+        marked = c.load_id.in_([UNAPPLIED, UNAPPLIED_AGAIN])
+        rows = self._connection.execute(sa.select(c.column_name, c.load_id).where(c.table_name == table, marked))
+        return {name: mark == UNAPPLIED_AGAIN for name, mark in rows}
 
     def version(self, table: str, tenant_id: str) -> int:
         """Return how many loads of a tenant's table are in the books."""

@@ -16,7 +16,7 @@ from airflow_provider_m2p.columns.kinds import Kind, Tokens, kind_of
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PSchemaError
-from airflow_provider_m2p.warehouse.books import UNAPPLIED, StoredColumn
+from airflow_provider_m2p.warehouse.books import UNAPPLIED, UNAPPLIED_AGAIN, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
@@ -177,10 +177,14 @@ class Evolution:
         table = target.table(self.columns)
         # A database that commits DDL by itself may lose the load at any step. Columns that are in the books and not
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
-        books.forget_columns(self._spec.table, [*target.lost, *target.announced])
+        gone = [name for name in (*target.lost, *target.announced) if name not in target.present]
+        books.forget_columns(self._spec.table, gone)
         added = self._added()
         if not self._dialect.transactional_ddl:
             load_id = UNAPPLIED
+            again = [column for column in added if column.name in target.lost]
+            books.write_columns(self._spec.table, again, UNAPPLIED_AGAIN, moment)
+            added = [column for column in added if column.name not in target.lost]
             added += [StoredColumn(name, (), Kind.INSTANT, 0) for name in target.missing()]
         books.write_columns(self._spec.table, added, load_id, moment)
         if not target.exists:

@@ -48,7 +48,8 @@ class Target:
     :param columns: the columns of data that the books know.
     :param strangers: kinds of the columns that they do not know, by name: somebody else made them.
     :param unique: the sets of columns that are unique.
-    :param lost: columns that the books know and the table no longer has: somebody dropped or renamed them, or it.
+    :param lost: columns that the books know and the table no longer has: somebody dropped or renamed them, or it. Also
+        those that it has again, but nothing in them yet.
     :param widened: kinds of the books, of columns that are wider by now: somebody made them so, or a load that died.
     :param unapplied: columns that the table has from loads that died, which hold nothing but nulls.
     :param announced: columns that such loads did not come to add.
@@ -75,10 +76,10 @@ class Target:
         known = books.columns(spec.table)
         inspector = sa.inspect(dialect.connection)
         target.exists = inspector.has_table(spec.table, schema=spec.schema)
-        unapplied = set() if dialect.transactional_ddl else books.unapplied(spec.table)
+        unapplied = {} if dialect.transactional_ddl else books.unapplied(spec.table)
         if not target.exists:
             target.lost = [column.name for column in known]
-            target.announced = unapplied
+            target.announced = set(unapplied)
             return target
         # A table comes into being together with its columns in the books, perhaps since they were read.
         known = known or books.columns(spec.table)
@@ -86,8 +87,9 @@ class Target:
         reflected = target.present = {c["name"]: c["type"] for c in found}
         # What the database fills itself nobody else can fill: no field gets into that.
         filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
-        target.unapplied = unapplied.intersection(reflected)
-        target.announced = unapplied.difference(reflected)
+        target.unapplied = {name for name in unapplied if name in reflected}
+        target.announced = {name for name in unapplied if name not in reflected}
+        target.lost = [name for name, again in unapplied.items() if again]
         for column in known:
             if column.name in target.announced:
                 continue

@@ -17,6 +17,7 @@ from tests.integration.warehouse.effort import EFFORT, PATIENCE
 from tests.integration.warehouse.streams import Warehouse, counts
 
 pytestmark = PATIENCE
+MODES = ["upsert", "replace", "history"]
 
 
 class Died(Exception):
@@ -135,7 +136,7 @@ def test_what_a_dead_load_changed_is_told_where_the_clock_goes_back(mariadb: War
     assert [mariadb.load([{"id": 1}])["schema_changes"] for _ in range(2)] == [[expected], []]
 
 
-@pytest.mark.parametrize("mode", ["upsert", "replace", "history"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_load_that_dies_in_mariadb_changes_no_row(mariadb: Warehouse, mode: str) -> None:
     for died_at in itertools.count(1, max(1, 5 // EFFORT)):
         table = f"t{died_at}"
@@ -182,3 +183,24 @@ def test_the_copy_of_a_key_that_a_dead_load_left_in_mariadb_goes(mariadb: Wareho
     assert not [column.name for column in mariadb.table().c if column.name.startswith("_m2p_wider")]
     mariadb.load([*rows, {"id": 10**25 + 2}, {"id": "x"}])
     assert sorted(row["id"] for row in mariadb.read()) == [str(10**25 + 1), str(10**25 + 2), "x"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("child_table", [False, True])
+def test_a_dropped_column_is_filled_in_mariadb_whenever_the_load_dies_that_brings_it_back(mariadb: Warehouse, mode: str, child_table: bool) -> None:
+    rows = [{"id": n, "x": n, "fees": [{"f": n, "x": n}]} for n in range(3)]
+    for died_at in itertools.count(1 + MODES.index(mode), max(1, 5 // EFFORT)):
+        table = f"t{died_at}"
+        spec: dict[str, Any] = {"table": table, "child_tables": True, "write_mode": mode}
+        for tenant in ("ACME_CORP", "other"):
+            mariadb.load(rows, tenant_id=tenant, **spec)
+        of = f"{table}__fees" if child_table else table
+        mariadb.execute(f"ALTER TABLE {of} DROP COLUMN x")
+        with dying(mariadb, died_at) as seen:
+            mariadb.load(rows[:1], complete=False, **spec)
+        for tenant in ("ACME_CORP", "other"):
+            mariadb.load(rows, tenant_id=tenant, **spec)
+            live = [row["x"] for row in mariadb.read(of, meta=True, _m2p_tenant_id=tenant) if not row.get("_m2p_valid_to")]
+            assert sorted(live, key=str) == [0, 1, 2], (died_at, tenant)
+        if seen[0] < died_at:
+            break
