@@ -194,20 +194,16 @@ class Apply:
         if (emptied or self._moved_on(read)) and not merge.in_place:
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
-        may_delete = not merge.fresh and spec.write_mode != "append" and self._may_delete(read, result)
+        appends = spec.write_mode == "append"
+        may_delete = not merge.fresh and (not appends or merge.written_before()) and self._may_delete(read, result)
         live, gone = merge.live_and_gone() if may_delete else (0, 0)
         if gone > Fraction(str(spec.max_delete_ratio)) * live:
+            whose = "earlier attempts of this load wrote" if appends else f"{spec.full_name} has"
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {gone} of the {live} rows "
-                f"that {spec.full_name} has of tenant {spec.tenant_id!r}: more than "
+                f"that {whose} of tenant {spec.tenant_id!r}: more than "
                 f"max_delete_ratio={spec.max_delete_ratio} allows. Nothing was written. "
                 "If they are really gone, run once with a higher ratio (1 allows all)."
-            )
-        undone = spec.write_mode == "append" and not result.rows_read and merge.written_before()
-        if undone and spec.max_delete_ratio < 1:
-            raise M2PLoadError(
-                f"The platform's list is empty, but an earlier attempt of this load wrote rows into {spec.full_name}. "
-                "Nothing was written. If they are really gone, run once with max_delete_ratio=1."
             )
         if merge.in_place:
             counts = Counts(inserted=result.rows_read - result.duplicates)

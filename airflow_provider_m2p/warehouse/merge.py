@@ -46,7 +46,7 @@ class Merge:
 
     :param table: the target.
     :param stage: the stage.
-    :param live: the condition for the tenant's rows that stand for a product as it is now.
+    :param live: the condition for the rows that this load may end, see :meth:`Target.live`.
     :param keys: pairs of target column and the expression of the staged value, for each key column.
     :param values: the same for all columns of data.
     :param tenant_id: whose rows these are.
@@ -97,7 +97,7 @@ class Merge:
         return sa.and_(*(value == column for column, value in self.keys))
 
     def live_and_gone(self) -> tuple[int, int]:
-        """Return how many rows the tenant has, and how many of those the stage does not have."""
+        """Return how many rows there are that this load may end, and how many of those the stage does not have."""
         pairs = self.table.outerjoin(self.stage, self.same_key)
         select = sa.select(sa.func.count(), sa.func.count(self.stage.c._m2p_ord)).select_from(pairs).where(self.live)
         live, seen = self.dialect.connection.execute(select).one()
@@ -159,11 +159,14 @@ class Merge:
 
 
 def append(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
-    """Add all rows; first remove what an earlier attempt of the same load added."""
+    """Add all rows; first remove what an earlier attempt of the same load added of them, and what disappeared since."""
+    deleted = 0
     # A table without a key may be one that PostgreSQL replicates: it lets nobody delete from that, not even nothing.
     if merge.written_before():
-        merge.execute(sa.delete(merge.table).where(merge.own, merge.table.c[LOAD_ID] == merge.load_id))
-    return Counts(inserted=merge.insert(sa.true()))
+        deleted = _disappeared(merge, gone, None)
+        again = sa.exists().where(merge.same_key).correlate(merge.table)
+        merge.execute(sa.delete(merge.table).where(merge.live, again))
+    return Counts(inserted=merge.insert(sa.true()), deleted=deleted)
 
 
 def upsert(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:

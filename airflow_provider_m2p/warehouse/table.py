@@ -224,8 +224,13 @@ class Target:
         return [TENANT, *self.key_names(columns), *valid_from]
 
     def live(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        """Return the condition for the tenant's rows that stand for a product as it is now."""
+        """
+        Return the condition for the tenant's rows that stand for a product as it is now; in ``append`` mode, for those
+        that earlier attempts of this load wrote.
+        """
         own = table.c[TENANT] == self.spec.tenant_id
+        if self.spec.write_mode == "append":
+            return sa.and_(own, table.c[LOAD_ID] == self.spec.load_id)
         ends = [table.c[name].is_(None) for name in (DELETED_AT, VALID_TO) if name in table.c and name in self.present]
         return sa.and_(own, *ends)
 

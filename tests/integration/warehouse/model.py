@@ -39,7 +39,8 @@ class _Table:
     def load(self, load: str, attempt: int, rows: dict[Key, Row], read: Collection[Any], complete: bool) -> None:
         name = f"{load}/{attempt}"
         if self._mode == "append":
-            self._past = [row for row in self._past if row[1] != load] + [(key, load, row) for key, row in rows.items()]
+            kept = [row for row in self._past if row[1] != load or not (complete or row[0][0] in read)]
+            self._past = kept + [(key, load, row) for key, row in rows.items()]
             return
         gone = [key for key in self._live if key not in rows and (complete or key[0] in read)]
         changed = [key for key, row in rows.items() if key in self._live and self._live[key][1] != row]
