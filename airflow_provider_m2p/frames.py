@@ -203,4 +203,3 @@ def _arrow_type(kind: Kind, digits: tuple[int, int] = (_MAX_DIGITS, 1)) -> pa.Da
         Kind.INSTANT: pa.timestamp("us", "UTC"),
     }
     return types.get(kind, pa.large_string())
-

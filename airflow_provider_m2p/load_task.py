@@ -75,7 +75,7 @@ def _driver_arguments(hook: DbApiHook) -> dict[str, Any]:
     not_the_drivers = getattr(hook, "ignored_extra_options", None)
     if not_the_drivers is None:
         return {}
-    extras = hook.connection.extra_dejson  # type: ignore[attr-defined]
+    extras = hook.connection.extra_dejson
     return {name: value for name, value in extras.items() if name not in not_the_drivers}
 
 
@@ -121,6 +121,6 @@ def report_to_outlets(context: Mapping[str, Any], outlets: Iterable[Any], extra:
             events[outlet].extra.update(extra)
 
 
-def names_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names as a tuple; one is often written as plain text."""
-    return (names,) if isinstance(names, str) else tuple(names)
+def names_of(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return names as a tuple; one is often written as plain text, none as ``None``."""
+    return (names,) if isinstance(names, str) else tuple(names or ())

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import requests
 
-from airflow_provider_m2p.client.problem import one_line, read_problem, typed_error
+from airflow_provider_m2p.client.problem import one_line, read_problem, saying, typed_error
 from airflow_provider_m2p.client.transport import Call
 from airflow_provider_m2p.exceptions import M2PPaginationError, M2PResponseError
 
@@ -109,11 +109,11 @@ def read_answer(response: requests.Response, call: Call, secrets: tuple[str, ...
     except msgspec.DecodeError as error:
         problem = str(error)
     kind = one_line(response.headers.get("Content-Type"), secrets, 60) or "no content type"
+    hint = "A gateway or login page may have answered: check host, path and proxy."
+    if "json" in kind:
+        hint = "It was cut off on its way, or the platform writes broken JSON, such as half a surrogate pair."
     raise M2PResponseError(
-        call.says(
-            f"HTTP 200, but the answer is not JSON: {kind}, {len(body)} bytes, {problem}. "
-            "A gateway or login page may have answered: check host, path and proxy."
-        )
+        call.says(f"HTTP 200, but the answer is not JSON: {kind}, {len(body)} bytes, {problem}. {hint}")
     )
 
 
@@ -146,7 +146,7 @@ def _unusual(body: bytes, has_escapes: bool, call: Call, secrets: tuple[str, ...
     if problem is not None:
         raise typed_error(problem.status or 200, problem, call, "HTTP 200, but the answer is a problem object")
     if "result" not in document:
-        keys = ", ".join(one_line(name, secrets, 40) or "''" for name in list(document)[:20]) or "none"
+        keys = ", ".join(saying(name, secrets, 40) or "''" for name in list(document)[:20]) or "none"
         raise M2PResponseError(
             call.says(
                 "HTTP 200, but the answer has no known shape: neither an array nor an object with 'result'. "

@@ -41,7 +41,10 @@ class Page:
         try:
             records.extend(map(_rows.decode, self.rows))
         except msgspec.ValidationError:
-            problem = "is not an object"
+            is_object = bytes(self.rows[len(records)]).startswith(b"{")
+            problem = "has a number of thousands of digits" if is_object else "is not an object"
+        except ArithmeticError:
+            problem = "has a number that no decimal can hold"
         except (msgspec.DecodeError, UnicodeDecodeError):
             problem = "is not valid JSON"
         except RecursionError:

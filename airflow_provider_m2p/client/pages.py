@@ -77,8 +77,8 @@ class Pages:
 
     The end is where the platform says it is: by its totals, else by an empty or short page. A page that came before is
     an ``M2PPaginationError``, and so are fewer rows than a total that stood still. More may be rows that came twice,
-    which only those can tell who know the rows' key. Where it tells how many pages there are, and no more, fewer of
-    them, or another number on the way, leave the list incomplete.
+    which only those can tell who know the rows' key. A total that changed leaves the list incomplete. So do, where it
+    tells how many pages there are and no more, fewer of them, or a short one before the last.
 
     :param fetch: asks for one page by its number; called from several threads.
     :param again: gives a new stream of the same list.
@@ -223,10 +223,15 @@ class Pages:
 
     def _reconcile(self, asked: int, call: Call) -> None:
         """The list ended after so many pages: say whether it was whole."""
+        doubt = ""
         if self.total_changed:
-            return
-        if self.total_rows is None and asked < (self._extent.pages or 0):
-            log.warning("%s", call.says(f"the list ended on page {asked} of {self._extent.pages}."))
+            doubt = "the platform's total changed while the list was read, so rows may be missing."
+        elif self.total_rows is None and asked < (self._extent.pages or 0):
+            doubt = f"the list ended on page {asked} of {self._extent.pages}, so rows may be missing."
+        elif self.total_rows is None and self._extent.uneven:
+            doubt = "a page before the last one was shorter than the first, so rows may be missing."
+        if doubt:
+            log.warning("%s", call.says(doubt))
             return
         read = f"read {self.rows} rows on {self.pages} pages, but the platform reports {self.total_rows}."
         total = self.rows if self.total_rows is None else self.total_rows
@@ -255,6 +260,9 @@ class _Extent:
         self.pages: int | None = None
         #: The first page does not tell whether there is another: the next one will.
         self.probing = False
+        #: A page that was not the last had fewer rows than the first.
+        self.uneven = False
+        self._shorter = False
         self._paging = paging
         self._full = page_size
         self._first = 0
@@ -277,6 +285,8 @@ class _Extent:
             # What the server makes of pageSize: it may have its own limit.
             self._first = len(answer.rows)
         self._rows += len(answer.rows)
+        self.uneven |= self._shorter and bool(answer.rows)
+        self._shorter |= len(answer.rows) < self._first
         pages = told.total_pages
         if self.total_rows is not None and self._first:
             if self._rows <= self.total_rows:

@@ -35,6 +35,7 @@ _HINTS = {
 }
 _LONGEST_SAYING = 100_000
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_PERSONAL = re.compile(r"\+?\d(?:[ -]?\d){5,}|\b[A-Za-z]{5}\d{4}[A-Za-z]\b|[^\s@<>(),;:]+@[^\s@<>(),;:]+")
 #: What only problem objects have. Each counts unless it is null, empty or zero.
 _PROBLEM_KEYS = ("businessCode", "business.code", "exception", "errorCode", "fieldErrors")
 
@@ -89,13 +90,13 @@ def describe_problem(document: Mapping[str, Any], secrets: Iterable[str] = ()) -
     known = {f"error.http.{status}", http.client.responses.get(status or 0)}
     texts: list[str] = []
     for key in ("title", "detail", "message", "error", "error_description"):
-        text = one_line(document.get(key), secrets).rstrip(".")
+        text = saying(document.get(key), secrets).rstrip(".")
         if text and text not in texts and text not in known:
             texts.append(text)
     fields = document.get("fieldErrors")
     for error in fields[:10] if isinstance(fields, list) else ():
         if isinstance(error, Mapping):
-            name, text = one_line(error.get("field"), secrets, 80), one_line(error.get("message"), secrets, 120)
+            name, text = saying(error.get("field"), secrets, 80), saying(error.get("message"), secrets, 120)
             text = text.rstrip(".")
             texts.append(f"field {name or '?'}: {text or 'not accepted'}")
     return Problem(status, code, "; ".join(texts))
@@ -188,6 +189,20 @@ def one_line(value: Any, secrets: Iterable[str] = (), limit: int = 300) -> str:
     for secret in filter(None, map(_flat, secrets)):
         text = text.replace(secret, "***")
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def saying(value: Any, secrets: Iterable[str] = (), limit: int = 300) -> str:
+    """
+    Return words of the platform as :func:`one_line` does, without what may be a customer's.
+
+    That is long numbers, such as those of cards, accounts, mobiles and identity cards, tax numbers (PAN) and mail
+    addresses.
+
+    :param value: what the platform sent; anything but text and numbers becomes empty.
+    :param secrets: texts that must not be repeated.
+    :param limit: longest result.
+    """
+    return _PERSONAL.sub("***", one_line(value, secrets, limit))
 
 
 def _flat(text: str) -> str:

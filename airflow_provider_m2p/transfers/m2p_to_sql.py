@@ -121,6 +121,8 @@ class M2PToSqlOperator(BaseOperator):
         started = datetime.now(UTC)
         run = TaskRun.of(context)
         with no_hopeless_retries(context):
+            if self.if_unchanged not in ("emit", "quiet", "skip"):
+                raise M2PConfigError(f"if_unchanged={self.if_unchanged!r} is none of emit, quiet, skip.")
             if self.outlets and not self.publish:
                 raise M2PConfigError(
                     "With publish=False no table changes yet. Give the outlets to the M2PPublishLoadOperator."
@@ -149,7 +151,7 @@ class M2PToSqlOperator(BaseOperator):
         self.log.info(
             "Loading %s%s, tenant %s, into %s (%s), load %s",
             hook.settings.base_url,
-            show((self.endpoint or hook.settings.products_path,)),
+            show(((self.endpoint or hook.settings.products_path).partition("?")[0],)),
             spec.tenant_id,
             show((spec.full_name,)),
             spec.write_mode,
@@ -205,7 +207,7 @@ class M2PToSqlOperator(BaseOperator):
             }
         return LoadSpec(
             table=self.table,
-            schema=self.schema,
+            schema=self.schema or None,
             tenant_id=tenant_id,
             load_id=run.load_id if run else random_load_id(),
             key_columns=names_of(self.key_columns),

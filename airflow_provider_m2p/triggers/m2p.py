@@ -18,6 +18,7 @@ from airflow_provider_m2p.hooks.m2p import M2PHook
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client import M2PClient
+    from airflow_provider_m2p.client.page import PageStream
 
 log = logging.getLogger(__name__)
 
@@ -157,18 +158,28 @@ async def _look(m2p_conn_id: str, endpoint: str | None) -> Snapshot | None:
 
 def _read(client: M2PClient, endpoint: str | None) -> Snapshot | None:
     """Read the list; ``None`` if it moved while it was read."""
-    import msgspec
-
     with closing(client.pages(endpoint)) as pages:
-        digests = [
-            hashlib.sha256(msgspec.json.encode(record, order="sorted")).digest()
-            for page in pages
-            for record in page.records()
-        ]
+        digests = _digests(pages)
         if not pages.complete:
             return None
+        if pages.pages > 1 and len(set(digests)) < len(digests):
+            # A row that moved from page to page, or a list that always has it twice.
+            with closing(pages.again()) as once_more:
+                if _digests(once_more) != digests:
+                    return None
     return Snapshot(
         tenant_id=client.settings.tenant_id,
         rows=len(digests),
-        content_hash=hashlib.sha256(b"".join(sorted(digests))).hexdigest(),
+        content_hash=hashlib.sha256(b"".join(digests)).hexdigest(),
+    )
+
+
+def _digests(pages: PageStream) -> list[bytes]:
+    """Return the digests of a list's rows, in an order that is not the list's."""
+    import msgspec
+
+    return sorted(
+        hashlib.sha256(msgspec.json.encode(record, order="sorted")).digest()
+        for page in pages
+        for record in page.records()
     )

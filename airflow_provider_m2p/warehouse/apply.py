@@ -100,8 +100,6 @@ class Apply:
             if each is not None and not each.in_place:
                 self._dialect.prepare_stage(each.stage, [value for _, value in each.keys])
         if merge is not None:
-            if self._before_merge is not None:
-                self._before_merge(merge)
             may_delete = self._merge(merge, read, result)
             counts = [self._merge_children(child, merge, may_delete) for child in filter(None, children)]
             if any((*counts, result.inserted, result.updated, result.deleted)):
@@ -111,7 +109,9 @@ class Apply:
                     # Elements have the form, and lack the fields, of this load now, those of unchanged rows, too.
                     merge.renew_raw_hashes()
                 self._refill_later(merge, [*filter(None, children)])
-                if evolutions[0].target.exists and any(evolution.has_new_fields for evolution in evolutions):
+                # Another load may have made columns meanwhile for fields that this one, as it read them, left out.
+                made = any(path in each.target.columns for each in evolutions for path in each.staged.ignored)
+                if made or (evolutions[0].target.exists and any(each.has_new_fields for each in evolutions)):
                     merge.forget_incomplete()
         for finish in self._last:
             finish()
@@ -179,6 +179,7 @@ class Apply:
             tenant_id=spec.tenant_id,
             load_id=spec.load_id,
             moment=moment,
+            appends=spec.write_mode == "append",
             fresh=not target.exists or not self._connection.execute(sa.select(sa.exists().where(own))).scalar(),
             is_new=not target.exists,
             lost=bool(target.lost),
@@ -190,15 +191,17 @@ class Apply:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
         result.duplicates = self._add_key(merge) if merge.in_place and merge.new_key else drop_duplicates(merge)
+        if self._before_merge is not None:
+            self._before_merge(merge)
         emptied = merge.fresh and read.version != 0
         if (emptied or self._moved_on(read)) and not merge.in_place:
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
-        appends = spec.write_mode == "append"
-        may_delete = not merge.fresh and (not appends or merge.written_before()) and self._may_delete(read, result)
+        has_rows = not merge.fresh and (not merge.appends or merge.written_before())
+        may_delete = has_rows and self._may_delete(read, result)
         live, gone = merge.live_and_gone() if may_delete else (0, 0)
         if gone > Fraction(str(spec.max_delete_ratio)) * live:
-            whose = "earlier attempts of this load wrote" if appends else f"{spec.full_name} has"
+            whose = "earlier attempts of this load wrote" if merge.appends else f"{spec.full_name} has"
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {gone} of the {live} rows "
                 f"that {whose} of tenant {spec.tenant_id!r}: more than "
@@ -267,6 +270,8 @@ class Apply:
             why = "The list was not read to its end as it stood"
         elif _missed(read, result):
             why = f"{result.duplicates} rows came twice, so as many may have been missed"
+        elif read.total_rows is None and read.pages > 1 and result.duplicates:
+            why = f"{result.duplicates} rows came twice, so others may have been missed: the platform tells no total"
         elif read.total_rows is not None and distinct > read.total_rows:
             why = f"The list has {distinct} different rows, but the platform reports {read.total_rows}"
         else:

@@ -24,6 +24,7 @@ from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 #: The table of the loads for review. In place of a load's table, it stands for whatever that is.
 STAGED: Final = "_m2p_staged"
 _REMEMBERED: Final = timedelta(days=7)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: In place of the id of the load that changed a column: that it is not applied yet, and never will be if it died.
 UNAPPLIED: Final = ""
 #: The same of a column that somebody had dropped: rows that do not change have to be written again.
@@ -180,10 +181,9 @@ class Books:
         return {name: mark == UNAPPLIED_AGAIN for name, mark in rows}
 
     def version(self, table: str, tenant_id: str) -> int:
-        """Return how many loads of a tenant's table are in the books."""
-        c = self.loads.c
-        count = sa.select(sa.func.count()).where(c.table_name == table, c.tenant_id == tenant_id)
-        return int(self._connection.execute(count).scalar() or 0)
+        """Return a number that every load of a tenant's table makes larger; 0 before the first."""
+        latest = self.latest(table, tenant_id)
+        return 0 if latest is None else (latest - _EPOCH) // timedelta(microseconds=1)
 
     def began_later(self, table: str, tenant_id: str, moment: datetime) -> bool:
         """Tell whether a load of a tenant's table is in the books that began to read after some time."""

@@ -212,6 +212,8 @@ class Loader:
             raise M2PConfigError(f"{', '.join(lost)} cannot be in exclude_columns and in the key or hash_columns.")
         if not 0 <= spec.max_delete_ratio <= 1:
             raise M2PConfigError(f"max_delete_ratio={spec.max_delete_ratio} is not between 0 and 1.")
+        if spec.max_depth < 0:
+            raise M2PConfigError(f"max_depth={spec.max_depth} is negative. 0 flattens nothing.")
         if not spec.table or not spec.tenant_id:
             raise M2PConfigError("A load needs a table and a tenant id.")
 

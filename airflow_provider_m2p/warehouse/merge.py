@@ -52,6 +52,7 @@ class Merge:
     :param tenant_id: whose rows these are.
     :param load_id: which load this is.
     :param moment: the instant that is written as the time of the load, in UTC.
+    :param appends: whether rows are added, whatever the table has.
     :param fresh: whether the tenant has no rows in the table.
     :param is_new: whether the table was made by this load.
     :param lost: whether columns of the table were lost: rows that seem unchanged are written again.
@@ -68,6 +69,7 @@ class Merge:
     tenant_id: str
     load_id: str
     moment: datetime
+    appends: bool
     fresh: bool
     is_new: bool
     lost: bool

@@ -24,13 +24,20 @@ _LOOK_SECONDS = 300
 _INDEX_COLUMNS = 32
 #: Kinds whose values may come back from the database in another spelling: 1e3 is 1000 there.
 _RESPELLED = (Kind.INSTANT, Kind.JSON, Kind.NUMBER)
-#: Who the user is, and what he may do with a table, or with its schema if it does not exist.
+#: Who the user is, and what he may do with a table, or with its schema if it does not exist. Also where, if no schema
+#: was named, it or the books are found, although new tables are made in another schema.
 _PRIVILEGES = sa.text("""
     SELECT current_user AS "user", n.nspname AS "schema", c.oid IS NOT NULL AS table_exists,
         has_database_privilege(current_database(), 'TEMPORARY') AS "TEMPORARY",
         has_schema_privilege(n.oid, 'CREATE') AS "CREATE",
         has_table_privilege(c.oid, 'SELECT') AS "SELECT", has_table_privilege(c.oid, 'INSERT') AS "INSERT",
-        has_table_privilege(c.oid, 'UPDATE') AS "UPDATE", has_table_privilege(c.oid, 'DELETE') AS "DELETE"
+        has_table_privilege(c.oid, 'UPDATE') AS "UPDATE", has_table_privilege(c.oid, 'DELETE') AS "DELETE",
+        (
+            SELECT min(o.nspname || '.' || e.relname)
+            FROM pg_catalog.pg_class AS e JOIN pg_catalog.pg_namespace AS o ON o.oid = e.relnamespace
+            WHERE CAST(:schema AS text) IS NULL AND e.relname IN (:table, '_m2p_columns')
+                AND e.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.oid <> n.oid AND pg_table_is_visible(e.oid)
+        ) AS elsewhere
     FROM (SELECT coalesce(CAST(:schema AS text), current_schema()) AS name) AS asked
     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.name
     LEFT JOIN pg_catalog.pg_class AS c
@@ -311,6 +318,11 @@ class Postgres(Dialect):
         row = self.connection.execute(_PRIVILEGES, {"schema": table.schema, "table": table.name}).one()
         if row.schema is None:
             raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
+        if row.elsewhere is not None:
+            raise M2PConfigError(
+                f"The search_path of this connection leads to {row.elsewhere}, but new tables are made in schema "
+                f"{row.schema!r}. Name the schema of {table.name!r} (schema)."
+            )
         name = self.qualified(sa.Table(table.name, sa.MetaData(), schema=row.schema))
         needed = {"TEMPORARY": f"the database, which loads into {name} need"}
         if row.table_exists:
@@ -320,6 +332,12 @@ class Postgres(Dialect):
         for privilege, on in needed.items():
             if not row._mapping[privilege]:
                 raise M2PWarehouseAccessError(f"The user {row.user!r} lacks the privilege {privilege} on {on}.")
+
+    @contextlib.contextmanager
+    def looking(self, lock: str) -> Iterator[None]:
+        with super().looking(lock):
+            self.execute("SET LOCAL datestyle = 'ISO'")  # psycopg reads no other
+            yield
 
     @contextlib.contextmanager
     def transaction(self, lock: str, seconds: float) -> Iterator[None]:

@@ -30,7 +30,7 @@ from airflow_provider_m2p.warehouse.load import Load
 from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged
-from airflow_provider_m2p.warehouse.table import ROW_HASH
+from airflow_provider_m2p.warehouse.table import ROW_HASH, VALID_TO
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import PageStream
@@ -237,7 +237,7 @@ def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_sec
 
 def _changed_columns(merge: Merge) -> dict[str, int]:
     """Count the rows that will change in each column."""
-    if merge.fresh:
+    if merge.fresh or merge.appends:
         return {}
     # As texts, because somebody may have given a column a type that cannot be compared with that of the value.
     counts = [
@@ -246,8 +246,11 @@ def _changed_columns(merge: Merge) -> dict[str, int]:
         )
         for column, value in merge.values
     ]
-    pairs = merge.stage.join(merge.table, sa.and_(merge.live, merge.same_key, merge.staged))
-    select = sa.select(*counts).select_from(pairs).where(merge.table.c[ROW_HASH] != merge.stage.c.row_hash)
+    # A row that was marked as deleted returns with its changes; a closed interval never does.
+    current = merge.live if VALID_TO in merge.table.c else merge.own
+    pairs = merge.stage.join(merge.table, sa.and_(current, merge.same_key, merge.staged))
+    differs = sa.true() if merge.lost else merge.table.c[ROW_HASH] != merge.stage.c.row_hash
+    select = sa.select(*counts).select_from(pairs).where(differs)
     row = merge.dialect.connection.execute(select).one()
     return {name: int(count) for name, count in row._mapping.items() if count}
 

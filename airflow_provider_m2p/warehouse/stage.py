@@ -257,7 +257,7 @@ class Stage:
         Rows flattened to another depth have other hashes. A row that may have lost fields to the schema policy is
         marked: it counts as known only as long as the policy leaves those fields out.
         """
-        start = self.shape.max_depth % 32
+        start = min(self.shape.max_depth, 32)
         if self.shape.grows:
             return [sha256(row).hexdigest()[start : start + 32] for row in rows]
         return [sha256(row).hexdigest()[start : start + 31] + INCOMPLETE for row in rows]

@@ -225,8 +225,9 @@ class Target:
 
     def live(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """
-        Return the condition for the tenant's rows that stand for a product as it is now; in ``append`` mode, for those
-        that earlier attempts of this load wrote.
+        Return the condition for the tenant's rows that stand for a product as it is now.
+
+        In ``append`` mode these are those that earlier attempts of this load wrote.
         """
         own = table.c[TENANT] == self.spec.tenant_id
         if self.spec.write_mode == "append":
@@ -248,6 +249,11 @@ class Target:
         :raises M2PSchemaError: what the table has, and what it should have.
         """
         self._check_key()
+        if self.exists and not self.columns and self.spec.schema_policy == "ignore":
+            raise M2PSchemaError(
+                f"Table {self.spec.table!r} was not made by a load: which field a column is for is not known yet, so "
+                "schema_policy='ignore' would leave out all of them. Load once with schema_policy='evolve'."
+            )
         for column in self.columns.values():
             if column.kind is not Kind.CHILD and _rounds(self.present[column.name], column.kind, self.dialect):
                 raise M2PSchemaError(

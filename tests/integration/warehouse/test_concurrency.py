@@ -316,3 +316,18 @@ def test_a_backend_that_is_terminated_while_a_load_reads(postgres: Warehouse) ->
     assert slow.closed
     assert live(postgres) == [1] * 30
     assert counts(postgres.load(rows(2), load_id="x", attempt=2)) == (0, 30, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["upsert", "history", "replace"])
+def test_a_field_that_was_left_out_while_another_load_made_its_column(first_class: Warehouse, mode: str) -> None:
+    for tenant in ("ACME_CORP", "GLOBEX"):
+        first_class.load([{"id": "a", "v": 1}], tenant_id=tenant, write_mode=mode)
+    list_ = [{"id": "a", "v": 2, "f": 5}]
+    slow = Gated(list_)
+    late = in_thread(lambda: first_class.loader(schema_policy="ignore", write_mode=mode).run(slow))
+    assert slow.read.wait(60)
+    first_class.load([{"id": "a", "v": 1, "f": 1}], tenant_id="GLOBEX", write_mode=mode)
+    slow.gate.set()
+    assert late.result(60).schema_changes[0]["change"] == "ignore"
+    first_class.load(list_, schema_policy="ignore", write_mode=mode)
+    assert first_class.read(_m2p_tenant_id="ACME_CORP")[-1] == {"id": "a", "v": 2, "f": 5}

@@ -34,7 +34,9 @@ def answers(draw: st.DrawFn) -> tuple[Catalogue, list[list[dict[str, Any]]], boo
     stale = [{"id": row["id"], "fee": draw(FEES)} for row in rows if draw(st.integers(0, 5)) == 0]
     rows = stale + rows
     cut = draw(st.integers(0, len(rows)))
-    return catalogue, [page for page in (rows[:cut], rows[cut:]) if page], draw(st.integers(0, 4)) > 0
+    pages = [page for page in (rows[:cut], rows[cut:]) if page]
+    moved = stale and len(pages) > 1
+    return catalogue, pages, not moved and draw(st.integers(0, 4)) > 0
 
 
 SEQUENCES = st.lists(answers(), min_size=1, max_size=6)
@@ -259,13 +261,15 @@ def test_a_list_that_has_rows_twice_every_time_is_loaded(
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("total", [3, None])
 def test_rows_that_came_twice_but_lack_none_are_dropped(
-    first_class: Warehouse, loading: Loading, mode: str, total: int | None
+    first_class: Warehouse, loading: Loading, mode: str, total: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     first_class.load(CATALOGUE, write_mode=mode)
     pages = Pages(DOUBTFUL, total_rows=total)
     result = loading(first_class, pages, write_mode=mode)
     assert result["duplicates"] == 1
-    assert counts(result) == {"append": (3, 0, 0, 0)}.get(mode, (0, 0, 3, 1))
+    # Without a total nobody knows what the row that came twice pushed over the edge of a page.
+    assert counts(result) == {"append": (3, 0, 0, 0)}.get(mode, (0, 0, 3, 1 if total else 0))
+    assert ("the platform tells no total" in caplog.text) == (total is None and mode != "append")
     assert pages.read_again is None
 
 

@@ -72,6 +72,33 @@ def test_a_load_without_a_single_element(first_class: Warehouse, rows: list[Any]
     assert first_class.read("products__tags")[0]["value"] == "x"
 
 
+def test_the_plan_counts_the_rows_that_are_updated_and_no_others(first_class: Warehouse) -> None:
+    for version in range(3):
+        first_class.load([{"id": "a", "v": version}], write_mode="append", table="log")
+    plan = first_class.loader(table="log", write_mode="append").stage(Pages([[{"id": "a", "v": 9}]]))
+    assert (plan.result.inserted, plan.changed_columns) == (1, {})
+    first_class.load([{"id": "a", "v": 1, "n": 1}, {"id": "b", "v": 1, "n": 1}])
+    twice = [{"id": "a", "v": 2, "n": 2}, {"id": "a", "v": 1, "n": 1}, {"id": "b", "v": 1, "n": 1}]
+    plan = first_class.loader().stage(Pages([twice]))
+    assert (plan.result.updated, plan.result.duplicates, plan.changed_columns) == (0, 1, {})
+    first_class.load([{"id": "a", "v": 1, "n": 1}])
+    returned = [{"id": "a", "v": 1, "n": 1}, {"id": "b", "v": 5, "n": 1}]
+    plan = first_class.loader().stage(Pages([returned]))
+    assert (plan.result.updated, plan.changed_columns) == (1, {"v": 1})
+
+
+def test_a_plan_is_old_even_if_the_books_were_pruned(first_class: Warehouse) -> None:
+    for version in range(2):
+        first_class.load([{"id": "a", "v": version}])
+    first_class.loader(load_id="x").stage(Pages([[{"id": "a", "v": 10}]]))
+    first_class.load([{"id": "a", "v": 11}])
+    oldest = min(row["finished_at"] for row in first_class.loads())
+    first_class.execute("DELETE FROM _m2p_loads WHERE finished_at = :oldest", oldest=oldest)
+    with pytest.raises(M2PLoadError, match="was loaded for tenant"):
+        first_class.loader(load_id="x").publish()
+    assert first_class.read()[0]["v"] == 11
+
+
 def test_a_load_that_makes_the_table(first_class: Warehouse) -> None:
     loader = first_class.loader(load_id="first", child_tables=True)
     plan = loader.stage(Pages([b'[{"id":"a","tags":["x"]}]'])).as_dict()

@@ -449,3 +449,37 @@ def test_indexes_and_checks_of_others_survive_a_wider_number_in_mariadb(mariadb:
     mariadb.execute("ALTER TABLE products DROP CONSTRAINT small")
     mariadb.load([wider[0], {"id": 2, "n": "x", "m": 7}])
     assert [row["n"] for row in mariadb.read()] == ["1.5", "x"]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 32])
+def test_each_depth_has_hashes_of_its_own(sqlite: Warehouse, depth: int) -> None:
+    row = [{"id": "a", "n": {"x": 1}}]
+    sqlite.load(row, max_depth=depth)
+    changes = sqlite.load(row, max_depth=32 - depth)["schema_changes"]
+    assert bool(changes) == (depth != 1)
+
+
+def test_ignore_needs_a_table_that_is_known(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a", "v": 1}])
+    first_class.execute("DELETE FROM _m2p_columns")
+    with pytest.raises(M2PSchemaError, match=r"'products' was not made by a load.*Load once with schema_policy='evolve'"):
+        first_class.load([{"id": "a", "v": 2}], schema_policy="ignore")
+    first_class.load([{"id": "a", "v": 2}])
+    first_class.load([{"id": "a", "v": 3, "w": 1}], schema_policy="ignore")
+    assert first_class.read() == [{"id": "a", "v": 3}]
+
+
+@pytest.mark.parametrize("way", ["table", "books"])
+def test_a_search_path_that_leads_elsewhere_is_refused(postgres: Warehouse, way: str) -> None:
+    postgres.load([{"id": "a"}], table="products" if way == "table" else "others")
+    if way == "table":
+        postgres.execute("DROP TABLE _m2p_columns")
+    postgres.execute("CREATE SCHEMA etl")
+    other = Warehouse("psycopg", postgres.url.update_query_dict({"options": "-csearch_path=etl,public"}))
+    try:
+        with pytest.raises(M2PConfigError, match=r"search_path of this connection leads to public\.\w+, but .* 'etl'\. Name the schema"):
+            other.load([{"id": "a"}])
+        assert other.load([{"id": "b"}], schema="etl")["inserted"] == 1
+        assert other.load([{"id": "c"}], schema="public", complete=False)["table"] == "public.products"
+    finally:
+        other.close()

@@ -45,6 +45,8 @@ def test_no_rows() -> None:
         (b'["secret value"]', "is not an object"),
         (b'{"a": "\xff"}', "is not valid JSON"),
         (b'{"a": "\\ud800"}', "is not valid JSON"),
+        (b'{"a":' + b"1" * 5000 + b"}", "has a number of thousands of digits"),
+        (b'{"a": 1e99999999999999999999}', "has a number that no decimal can hold"),
         (b'{"a":' + b"[" * 100_000, "is nested too deeply"),
     ],
 )

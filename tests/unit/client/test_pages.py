@@ -378,6 +378,35 @@ def test_a_number_of_pages_that_changes_is_followed_and_reported(
     assert (stream.total_changed, stream.complete, stream.total_rows) == (True, False, None)
 
 
+def test_a_total_that_changed_is_told(
+    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = products(30)
+    platform.answer = lambda request: {
+        "result": rows[request.page * 10 :][:10],
+        "pagination": {"totalElements": 30 + request.page},
+    }
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == 30
+    assert not stream.complete
+    assert "total changed while the list was read, so rows may be missing." in caplog.text
+
+
+def test_a_short_page_before_the_last_is_not_complete(
+    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = [products(30)[:10], products(30)[10:14], products(30)[20:]]
+    platform.answer = lambda request: {"result": pages[request.page], "pagination": {"totalPages": 3}}
+    stream = make_client(page_size=10).pages()
+    assert len(ids(stream)) == 24
+    assert not stream.complete
+    assert "a page before the last one was shorter than the first, so rows may be missing." in caplog.text
+    pages[1:] = [products(30)[10:20], products(30)[20:23]]
+    whole = stream.again()
+    assert len(ids(whole)) == 23
+    assert whole.complete
+
+
 def test_fewer_pages_than_announced_are_not_complete(
     platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -386,7 +415,7 @@ def test_fewer_pages_than_announced_are_not_complete(
     stream = make_client(page_size=10).pages()
     assert len(ids(stream)) == 30
     assert (stream.total_changed, stream.complete) == (False, False)
-    assert "the list ended on page 4 of 5." in caplog.text
+    assert "the list ended on page 4 of 5, so rows may be missing." in caplog.text
     rows += products(40)[30:]
     again = stream.again()
     assert len(ids(again)) == 40

@@ -166,6 +166,14 @@ def test_secrets_are_not_repeated() -> None:
     assert "Client acme with *** and *** refused" in str(found)
 
 
+def test_what_may_be_a_customers_is_not_repeated() -> None:
+    detail = "Customer 9198-7654-3210 (asha.rao@example.in, PAN ABCDE1234F, +91 98765 43210) has product 123456 blocked"
+    found = error(400, {"title": "Bad limit 50000", "detail": detail, "fieldErrors": [{"field": "to", "message": "4111111111111111"}]})
+    assert "Customer *** (***, PAN ***, ***) has product *** blocked" in str(found)
+    assert "Bad limit 50000" in str(found)
+    assert "field to: ***" in str(found)
+
+
 def test_a_secret_in_the_place_of_the_code() -> None:
     assert error(400, {"businessCode": "token-0123456789"}).business_code is None
 

@@ -108,6 +108,21 @@ def test_fires_once_for_every_change_and_for_nothing_else(sandbox: SandboxServer
     assert json.loads(json.dumps(events)) == events
 
 
+def test_rows_that_move_from_page_to_page_are_no_change(
+    sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, m2p_default=m2p_connection(sandbox.url, page_size=20))
+    events = run(
+        trigger(),
+        sandbox,
+        lambda: sandbox.set_faults("row-moves"),
+        lambda: sandbox.set_faults("repeated-row@page1"),  # each look reads such a list twice
+        lambda: None,
+        lambda: sandbox.set_faults(),
+    )
+    assert [event["rows"] - len(sandbox.catalogue()) for event in events] == [1, 0]
+
+
 def test_another_order_is_no_change(sandbox: SandboxServer) -> None:
     def reorder() -> None:
         first = sandbox.catalogue()[0]
