@@ -46,7 +46,8 @@ def warehouse_engine(hook: DbApiHook) -> Iterator[Engine]:
     Yield the engine of a SQL database, and close its connections afterwards.
 
     :param hook: the database's hook.
-    :raises M2PConfigError: what SQLAlchemy needs for this database is not installed, or does not exist.
+    :raises M2PConfigError: what SQLAlchemy needs for this database is not installed, or does not exist, or the database
+        would go with the task.
     """
     from sqlalchemy.exc import ArgumentError
 
@@ -63,6 +64,11 @@ def warehouse_engine(hook: DbApiHook) -> Iterator[Engine]:
             f"Connection {conn_id!r} (sql_conn_id) leads to no database that SQLAlchemy knows: {error}. Install the "
             "SQLAlchemy dialect of the database, or choose a connection to one that has a dialect."
         ) from error
+    if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
+        raise M2PConfigError(
+            f"Connection {conn_id!r} (sql_conn_id) names no file, so SQLite would lose all rows with the task. Give "
+            "the database's path as its host."
+        )
     try:
         yield engine
     finally:

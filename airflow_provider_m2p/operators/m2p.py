@@ -96,7 +96,10 @@ class M2PExtractProductsOperator(BaseOperator):
                 privacy = Privacy(names_of(self.exclude_columns), names_of(self.hash_columns), hook.settings.tenant_id)
                 if self.output_path:
                     return self._write_parquet(pages, privacy, self.output_path)
-                return self._to_dataframe(pages, privacy)
+                frame = self._to_dataframe(pages, privacy)
+                if "ti" in context and self.do_xcom_push:
+                    _refuse_for_xcom(frame)
+                return frame
 
     def _write_parquet(self, pages: PageStream, privacy: Privacy, output_path: str) -> str:
         from airflow.sdk import ObjectStoragePath
@@ -127,6 +130,21 @@ class M2PExtractProductsOperator(BaseOperator):
                     "table with M2PToSqlOperator."
                 )
             yield page
+
+
+def _refuse_for_xcom(frame: pd.DataFrame) -> None:
+    """Refuse what Airflow cannot write to XCom, which holds a DataFrame as Parquet does."""
+    import pyarrow as pa
+
+    for name, column in frame.items():
+        try:
+            pa.Array.from_pandas(column)
+        except pa.ArrowInvalid as error:
+            raise M2PConfigError(
+                f"Column {name!r} has numbers of more than 76 digits, which a DataFrame in XCom cannot have. Set "
+                "output_path (Parquet keeps them as texts), leave the field out (exclude_columns), or load the rows "
+                "into a table with M2PToSqlOperator."
+            ) from error
 
 
 class M2PPublishLoadOperator(BaseOperator):

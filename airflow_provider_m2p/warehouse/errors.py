@@ -67,6 +67,24 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         "make it anew after the load.",
     ),
     (
+        r"54000",
+        "",
+        M2PLoadError,
+        "A key may have 2.6 kB there, and an index no longer entries: choose other key_columns.",
+    ),
+    (
+        r"22003",
+        "",
+        M2PLoadError,
+        "A number has more digits than the database can hold: exclude its field (exclude_columns).",
+    ),
+    (
+        r"23...|22001|P0001|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
+        "",
+        M2PLoadError,
+        "Somebody else's constraint, index or trigger does not take these rows: change or drop it.",
+    ),
+    (
         r"53300|1040|1203|1226",
         "[Tt]oo many (clients|connections)|remaining connection slots",
         M2PLoadError,
@@ -98,12 +116,14 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
     ),
     (r"3D000|3F000|1049", "database .* does not exist", M2PWarehouseAccessError, "Check the connection's database."),
     (
-        r"SQLITE_(READONLY|NOTADB)\w*",
+        r"SQLITE_(READONLY|NOTADB|CANTOPEN)\w*",
         "readonly database",
         M2PWarehouseAccessError,
         "Check the path, and who may write to the file and its directory.",
     ),
 ]
+#: Errors that people's own triggers raise, in words that may hold a value.
+_RAISED: Final = ("P0001", "1644")
 #: What PostgreSQL calls what it has no other code for.
 _INTERNAL: Final = "XX000"
 
@@ -139,7 +159,8 @@ def lock_timed_out(error: sa.exc.DBAPIError) -> bool:
 
 def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
     original = getattr(error, "orig", None) or error
-    code, said = _code(original), _text(original)
+    code = _code(original)
+    said = "raised by a trigger" if code in _RAISED else _text(original)
     what = f"{type(original).__name__}{f' ({code})' if code else ''}: {said}"
     if is_lost:
         return M2PLoadError(

@@ -76,3 +76,23 @@ def test_a_database_that_sqlalchemy_does_not_know(hook: type[Bare], monkeypatch:
         with warehouse_engine(hook(bare_conn_id="warehouse")):
             pass
     assert "hush-hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["", ":memory:"])
+def test_a_database_that_would_go_with_the_task(
+    host: str, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(
+        monkeypatch,
+        m2p_default=m2p_connection(sandbox.url),
+        warehouse=json.dumps({"conn_type": "sqlite", "host": host}),
+    )
+    with pytest.raises(M2PConfigError, match=r"'warehouse' \(sql_conn_id\) names no file"):
+        M2PToSqlOperator(task_id="load", sql_conn_id="warehouse", table="products").execute({})
+    assert not sandbox.requests
+
+
+def test_what_to_do_about_nothing_changed_must_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: Any = "Emit"
+    with pytest.raises(M2PConfigError, match="if_unchanged='Emit' is none of emit, quiet, skip"):
+        M2PToSqlOperator(task_id="load", sql_conn_id="warehouse", table="products", if_unchanged=wrong).execute({})

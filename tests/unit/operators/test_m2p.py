@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -62,6 +63,17 @@ def test_returns_a_dataframe_of_all_products(sandbox: SandboxServer) -> None:
     frame = extract()
     assert isinstance(frame, pd.DataFrame)
     assert list(frame["product_id"]) == [product["productId"] for product in sandbox.catalogue()]
+
+
+def test_numbers_that_xcom_cannot_hold_are_refused_for_it_alone(sandbox: SandboxServer) -> None:
+    sandbox.set_faults("huge-number=400@page0")
+    assert extract()["issuance_fee"][0] == Decimal("1e400")
+    context: Any = {"ti": None}
+    operator = M2PExtractProductsOperator(task_id="extract")
+    with pytest.raises(M2PConfigError, match="numbers of more than 76 digits.*output_path"):
+        operator.execute(context)
+    sandbox.set_faults()
+    assert len(operator.execute(context)) == 250
 
 
 def test_another_endpoint(sandbox: SandboxServer) -> None:
