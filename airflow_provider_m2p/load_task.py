@@ -53,7 +53,7 @@ def warehouse_engine(hook: DbApiHook) -> Iterator[Engine]:
 
     conn_id = hook.get_conn_id()
     try:
-        engine = hook.get_sqlalchemy_engine({"connect_args": _driver_arguments(hook)})
+        engine = hook.get_sqlalchemy_engine(_engine_options(hook))
     except ImportError as error:
         raise M2PConfigError(
             f"The driver for connection {conn_id!r} (sql_conn_id) is not installed: {error}. Install the database's "
@@ -75,14 +75,14 @@ def warehouse_engine(hook: DbApiHook) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _driver_arguments(hook: DbApiHook) -> dict[str, Any]:
-    """Return what the connection has for the driver, such as ``sslmode`` or ``options``."""
+def _engine_options(hook: DbApiHook) -> dict[str, Any] | None:
+    """Return what SQLAlchemy must give to the driver, such as ``sslmode`` or ``options``."""
     # PostgreSQL's hook gives all its extras but these to the driver, and none of them to SQLAlchemy.
     not_the_drivers = getattr(hook, "ignored_extra_options", None)
     if not_the_drivers is None:
-        return {}
+        return None
     extras = hook.connection.extra_dejson
-    return {name: value for name, value in extras.items() if name not in not_the_drivers}
+    return {"connect_args": {name: value for name, value in extras.items() if name not in not_the_drivers}}
 
 
 def log_counts(log: Any, did: str, result: LoadResult) -> None:
