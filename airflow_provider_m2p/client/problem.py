@@ -35,7 +35,20 @@ _HINTS = {
 }
 _LONGEST_SAYING = 100_000
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_PERSONAL = re.compile(r"\+?\d(?:[ -]?\d){5,}|\b[A-Za-z]{5}\d{4}[A-Za-z]\b|[^\s@<>(),;:]+@[^\s@<>(),;:]+")
+_PERSONAL = re.compile(
+    r"""
+    (?P<harmless>
+        \b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b  # a request id
+        | \b20[2-9]\d-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?!\d)  # a time, and nobody's birthday
+        | (?<!\d)[1-5]\d\d(?:[ ,/]+[1-5]\d\d)+(?![ ,/]*\d)  # statuses
+        | (?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])  # an address of a host
+    )
+    | \+?\d(?:[ ()./_\u2010-\u2015-]{0,3}\d){5,}
+    | (?<![A-Za-z])[A-Za-z]{5}\d{4}[A-Za-z](?![A-Za-z])
+    | [^\s@<>(),;:]+@[^\s@<>(),;:]+
+    """,
+    re.VERBOSE,
+)
 #: What only problem objects have. Each counts unless it is null, empty or zero.
 _PROBLEM_KEYS = ("businessCode", "business.code", "exception", "errorCode", "fieldErrors")
 
@@ -202,7 +215,7 @@ def saying(value: Any, secrets: Iterable[str] = (), limit: int = 300) -> str:
     :param secrets: texts that must not be repeated.
     :param limit: longest result.
     """
-    return _PERSONAL.sub("***", one_line(value, secrets, limit))
+    return _PERSONAL.sub(lambda found: found["harmless"] or "***", one_line(value, secrets, limit))
 
 
 def _flat(text: str) -> str:

@@ -100,7 +100,7 @@ class Apply:
             if each is not None and not each.in_place:
                 self._dialect.prepare_stage(each.stage, [value for _, value in each.keys])
         if merge is not None:
-            may_delete = self._merge(merge, read, result)
+            may_delete = self._merge(merge, [child.stage for child in children if child], read, result)
             counts = [self._merge_children(child, merge, may_delete) for child in filter(None, children)]
             if any((*counts, result.inserted, result.updated, result.deleted)):
                 self._refuse_older(read)
@@ -187,10 +187,11 @@ class Apply:
             new_key=new_key,
         )
 
-    def _merge(self, merge: Merge, read: Read, result: LoadResult) -> bool:
+    def _merge(self, merge: Merge, elements: list[sa.Table], read: Read, result: LoadResult) -> bool:
         """Merge the rows, fill in the counts, and return whether what disappeared was deleted."""
         spec = self._spec
-        result.duplicates = self._add_key(merge) if merge.in_place and merge.new_key else drop_duplicates(merge)
+        by_key = merge.in_place and merge.new_key
+        result.duplicates = self._add_key(merge) if by_key else drop_duplicates(merge, elements)
         if self._before_merge is not None:
             self._before_merge(merge)
         emptied = merge.fresh and read.version != 0
@@ -198,9 +199,11 @@ class Apply:
             self._refuse_stale(merge)
         self._refuse_moved(read, result)
         has_rows = not merge.fresh and (not merge.appends or merge.written_before())
+        if has_rows and merge.appends:
+            self._dialect.expect_many()
         may_delete = has_rows and self._may_delete(read, result)
         live, gone = merge.live_and_gone() if may_delete else (0, 0)
-        if gone > Fraction(str(spec.max_delete_ratio)) * live:
+        if gone > Fraction(str(float(spec.max_delete_ratio))) * live:
             whose = "earlier attempts of this load wrote" if merge.appends else f"{spec.full_name} has"
             raise M2PLoadError(
                 f"The platform's list has {result.rows_read} rows and lacks {gone} of the {live} rows "
@@ -229,8 +232,6 @@ class Apply:
 
     def _merge_children(self, child: Merge, parent: Merge, may_delete: bool) -> Counts:
         """Merge the elements of the rows staged whole; those of other rows stay, unless the row disappeared."""
-        dropped = ~sa.exists().where(child.stage.c._m2p_ord == parent.stage.c._m2p_ord)
-        child.execute(sa.delete(child.stage).where(dropped))
         same_parent = sa.and_(
             *(
                 child.table.c[column.name] == value
@@ -303,9 +304,10 @@ class Apply:
     def _refuse_older(self, read: Read) -> None:
         """Refuse to put what was read earlier in the place of what another load read later and applied meanwhile."""
         spec = self._spec
-        if spec.write_mode == "append" or read.version is None or not self._moved_on(read):
+        if read.version is None or not self._moved_on(read):
             return
-        if self._books.began_later(spec.table, spec.tenant_id, read.started_at):
+        rival = spec.load_id if spec.write_mode == "append" else None
+        if self._books.began_later(spec.table, spec.tenant_id, read.started_at, rival):
             raise ReadAgain(f"Another load of tenant {spec.tenant_id!r} read {spec.full_name} later, and was quicker.")
 
     def _refuse_stale(self, merge: Merge) -> None:

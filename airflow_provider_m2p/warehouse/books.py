@@ -185,10 +185,12 @@ class Books:
         latest = self.latest(table, tenant_id)
         return 0 if latest is None else (latest - _EPOCH) // timedelta(microseconds=1)
 
-    def began_later(self, table: str, tenant_id: str, moment: datetime) -> bool:
-        """Tell whether a load of a tenant's table is in the books that began to read after some time."""
+    def began_later(self, table: str, tenant_id: str, moment: datetime, load_id: str | None = None) -> bool:
+        """Tell whether a load of a tenant's table, or one of this id, is in the books that read after some time."""
         c = self.loads.c
         later = sa.exists().where(c.table_name == table, c.tenant_id == tenant_id, c.started_at > moment)
+        if load_id is not None:
+            later = later.where(c.load_id == load_id)
         return bool(self._connection.execute(sa.select(later)).scalar())
 
     def latest(self, table: str, tenant_id: str) -> datetime | None:

@@ -300,6 +300,9 @@ class Dialect:
         if self.indexes_expressions or all(isinstance(key, sa.Column) for key in keys):
             sa.Index(f"ix{stage.name}", *keys, _table=stage).create(self.connection)
 
+    def expect_many(self) -> None:
+        """Have the rest of the transaction planned for many rows where statistics may know nothing of them yet."""
+
     def finder(self, held: Held, stage: sa.Table, staged_keys: list[sa.Column[Any]], *, incomplete: bool) -> Finder:
         """
         Return what stages rows that a table has already: order, canonical hash and key, but no raw hash.
@@ -344,8 +347,12 @@ class Dialect:
 
     # -- transactions -------------------------------------------------------------------------------------------------
 
-    def check(self, table: sa.Table) -> None:
-        """Find out, as far as the database tells, whether the user may create and change the table."""
+    def check(self, table: sa.Table, *, with_children: bool) -> None:
+        """
+        Find out, as far as the database tells, whether the user may create and change the table.
+
+        :param with_children: whether arrays go into tables of their own.
+        """
 
     def check_texts(self, table: sa.Table, columns: Iterable[str]) -> None:
         """
@@ -383,6 +390,9 @@ class Dialect:
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
         """Run statements before the load's transaction: in one of their own, unless :meth:`in_place` began that."""
+        if self.connection.invalidated:
+            # Else another one would take its place, which does not have the stage.
+            raise M2PLoadError("The connection to the database is gone.")
         if self.connection.in_transaction():
             yield
         else:

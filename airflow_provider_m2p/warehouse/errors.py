@@ -42,10 +42,11 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         "The database has no disk space left: free some, and run the task again.",
     ),
     (
-        r"1406",
+        r"1406|22001",
         "",
         M2PLoadError,
-        "Keys, tenant and load ids may have 255 characters there. Change back what somebody else made shorter.",
+        "Change back what somebody else made shorter. In other databases than PostgreSQL and SQLite, keys, tenant and "
+        "load ids may have 255 characters.",
     ),
     (
         r"1071",
@@ -70,19 +71,41 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         r"54000",
         "",
         M2PLoadError,
-        "A key may have 2.6 kB there, and an index no longer entries: choose other key_columns.",
+        "A row may have 8 kB there: flatten less (max_depth), or exclude fields. Of these a key, or an entry of an "
+        "index, may have 2.6 kB: choose other key_columns.",
     ),
     (
         r"22003",
         "",
         M2PLoadError,
-        "A number has more digits than the database can hold: exclude its field (exclude_columns).",
+        "A number has more digits than its column can hold: change back what somebody else made smaller, or exclude "
+        "the field (exclude_columns).",
     ),
     (
-        r"23...|22001|P0001|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
+        r"23...|P0001|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
         "",
         M2PLoadError,
         "Somebody else's constraint, index or trigger does not take these rows: change or drop it.",
+    ),
+    (
+        r"42P01",
+        "",
+        M2PLoadError,
+        "Somebody dropped it meanwhile. Or a pooler changes sessions between transactions, as PgBouncer does in its "
+        "transaction mode: let loads connect directly, or in session mode.",
+    ),
+    (
+        r"55000",
+        "",
+        M2PLoadError,
+        "A replicated table without a key takes no changes of its rows: have its owner set REPLICA IDENTITY FULL.",
+    ),
+    (
+        r"1173|3750",
+        "",
+        M2PLoadError,
+        "Loads need tables without a primary key: let this user make some (innodb_force_primary_key off; in MySQL "
+        "sql_require_primary_key off, or sql_generate_invisible_primary_key on).",
     ),
     (
         r"53300|1040|1203|1226",
@@ -122,8 +145,8 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         "Check the path, and who may write to the file and its directory.",
     ),
 ]
-#: Errors that people's own triggers raise, in words that may hold a value.
-_RAISED: Final = ("P0001", "1644")
+#: Errors that people's own triggers raise, in words that may hold a value; in PostgreSQL under any other code, too.
+_RAISED: Final = ("P0001", "1644", "SQLITE_CONSTRAINT_TRIGGER")
 #: What PostgreSQL calls what it has no other code for.
 _INTERNAL: Final = "XX000"
 
@@ -160,7 +183,7 @@ def lock_timed_out(error: sa.exc.DBAPIError) -> bool:
 def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
     original = getattr(error, "orig", None) or error
     code = _code(original)
-    said = "raised by a trigger" if code in _RAISED else _text(original)
+    said = "raised by a trigger" if code in _RAISED or _is_raised(original) else _text(original)
     what = f"{type(original).__name__}{f' ({code})' if code else ''}: {said}"
     if is_lost:
         return M2PLoadError(
@@ -172,6 +195,11 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
         if re.fullmatch(codes, code) or (texts and code in ("", _INTERNAL) and re.search(texts, said)):
             return error_class(f"{refusal} {advice}")
     return M2PLoadError(refusal)
+
+
+def _is_raised(error: BaseException) -> bool:
+    """Tell whether a function of PostgreSQL's own language raised an error."""
+    return getattr(getattr(error, "diag", None), "source_function", None) == "exec_stmt_raise"
 
 
 def _code(error: BaseException | None) -> str:

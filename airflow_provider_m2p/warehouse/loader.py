@@ -96,7 +96,8 @@ class Loader:
                 "allows. Choose a shorter one."
             )
         with dialect.connection.begin():
-            dialect.check(sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema))
+            table = sa.Table(self.spec.table, sa.MetaData(), schema=self.spec.schema)
+            dialect.check(table, with_children=self.spec.child_tables)
             missing = books.missing()
         if missing:
             self._create(books)
@@ -203,6 +204,9 @@ class Loader:
             raise M2PConfigError(f"write_mode={spec.write_mode!r} is none of {', '.join(WRITERS)}.")
         if spec.schema_policy not in ("evolve", "freeze", "ignore"):
             raise M2PConfigError(f"schema_policy={spec.schema_policy!r} is none of evolve, freeze, ignore.")
+        for name in ("key_columns", "exclude_columns", "hash_columns"):
+            if isinstance(getattr(spec, name), str):
+                raise M2PConfigError(f"{name} is one text, and should be a list of fields: ({getattr(spec, name)!r},).")
         if not spec.key_columns or not all(spec.key_columns):
             raise M2PConfigError("key_columns is empty. Name the fields that identify a row.")
         if len(set(spec.key_columns)) < len(spec.key_columns):

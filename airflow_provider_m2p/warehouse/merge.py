@@ -225,8 +225,12 @@ def _disappeared(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict[s
     return merge.execute(sa.update(merge.table).where(gone, ~seen).values(mark))
 
 
-def drop_duplicates(merge: Merge) -> int:
-    """Keep the last of the staged rows with the same key, and return how many others there were."""
+def drop_duplicates(merge: Merge, elements: Sequence[sa.Table] = ()) -> int:
+    """
+    Keep the last of the staged rows with the same key, and return how many others there were.
+
+    :param elements: the stages of the rows' arrays.
+    """
     stage = merge.stage
     keys = [value for _, value in merge.keys]
     connection = merge.dialect.connection
@@ -237,7 +241,8 @@ def drop_duplicates(merge: Merge) -> int:
         ranked = sa.select(stage.c._m2p_ord, place).subquery()
         losers = [row[0] for row in connection.execute(sa.select(ranked.c._m2p_ord).where(ranked.c.place > 1))]
         for start in range(0, len(losers), 500):
-            connection.execute(sa.delete(stage).where(stage.c._m2p_ord.in_(losers[start : start + 500])))
+            for table in (stage, *elements):
+                connection.execute(sa.delete(table).where(table.c._m2p_ord.in_(losers[start : start + 500])))
     return surplus
 
 

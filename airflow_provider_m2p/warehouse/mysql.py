@@ -187,7 +187,7 @@ class MySQL(Dialect):
         copies = [_copy_of(name) for name, column_type in present.items() if not isinstance(column_type, sa.String)]
         return super().left_over(present) + [name for name in copies if name in present]
 
-    def check(self, table: sa.Table) -> None:
+    def check(self, table: sa.Table, *, with_children: bool) -> None:
         lower = table.name.lower()
         if table.name != lower and self.connection.execute(sa.text("SELECT @@lower_case_table_names")).scalar():
             raise M2PConfigError(

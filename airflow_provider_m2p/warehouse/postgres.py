@@ -25,7 +25,7 @@ _INDEX_COLUMNS = 32
 #: Kinds whose values may come back from the database in another spelling: 1e3 is 1000 there.
 _RESPELLED = (Kind.INSTANT, Kind.JSON, Kind.NUMBER)
 #: Who the user is, and what he may do with a table, or with its schema if it does not exist. Also where, if no schema
-#: was named, it or the books are found, although new tables are made in another schema.
+#: was named, it, a table of its arrays or the books are found, although new tables are made in another schema.
 _PRIVILEGES = sa.text("""
     SELECT current_user AS "user", n.nspname AS "schema", c.oid IS NOT NULL AS table_exists,
         has_database_privilege(current_database(), 'TEMPORARY') AS "TEMPORARY",
@@ -35,8 +35,10 @@ _PRIVILEGES = sa.text("""
         (
             SELECT min(o.nspname || '.' || e.relname)
             FROM pg_catalog.pg_class AS e JOIN pg_catalog.pg_namespace AS o ON o.oid = e.relnamespace
-            WHERE CAST(:schema AS text) IS NULL AND e.relname IN (:table, '_m2p_columns')
-                AND e.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.oid <> n.oid AND pg_table_is_visible(e.oid)
+            WHERE CAST(:schema AS text) IS NULL AND (
+                    e.relname IN (:table, '_m2p_columns', '_m2p_loads', '_m2p_staged')
+                    OR (:children AND starts_with(e.relname, CAST(:table AS text) || '__'))
+                ) AND e.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.oid <> n.oid AND pg_table_is_visible(e.oid)
         ) AS elsewhere
     FROM (SELECT coalesce(CAST(:schema AS text), current_schema()) AS name) AS asked
     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.name
@@ -99,14 +101,16 @@ class Postgres(Dialect):
 
     def in_place(self) -> bool:
         # Where somebody limits how long a transaction may be idle, or last, a slow platform would end the load. And who
-        # decodes the log, to replicate tables, would see the rows go into a table by the stage's name.
+        # decodes the log, to replicate tables, would see the rows go into a table by the stage's name. Tables that are
+        # published take no deletes of rows that came twice before they have a key.
         limits = ("idle_in_transaction_session_timeout", "transaction_timeout")
         others = ("wal_level", "statement_timeout")
-        settings = sa.select(*(sa.func.current_setting(name, sa.true()) for name in (*limits, *others)))
+        settings = [sa.func.current_setting(name, sa.true()) for name in (*limits, *others)]
+        published = sa.select(sa.literal(1)).select_from(sa.table("pg_publication", schema="pg_catalog")).exists()
         with self.connection.begin():
-            *seconds, wal_level, statement_timeout = self.connection.execute(settings).one()
-        self._copy_may_last = statement_timeout == "0"
-        if wal_level == "logical" or any(setting not in (None, "0") for setting in seconds):
+            *seconds, wal_level, timeout, is_published = self.connection.execute(sa.select(*settings, published)).one()
+        self._copy_may_last = timeout == "0"
+        if wal_level == "logical" or is_published or any(setting not in (None, "0") for setting in seconds):
             return False
         self.connection.begin()
         return True
@@ -257,6 +261,10 @@ class Postgres(Dialect):
         self.execute(f"SET LOCAL default_statistics_target = {target}")
         self.execute(f"ANALYZE {self.qualified(table)} ({columns})")
 
+    def expect_many(self) -> None:
+        # For the one row that it expects of a new load it would read the whole stage, and then again for each.
+        self.execute("SET LOCAL enable_nestloop = off")
+
     def finder(self, held: Held, stage: sa.Table, staged_keys: list[sa.Column[Any]], *, incomplete: bool) -> Finder:
         table, keys = held.table, held.keys
         # One text goes there for each key, and little comes back: drivers spend more on values than the server on the
@@ -314,8 +322,9 @@ class Postgres(Dialect):
 
         return find
 
-    def check(self, table: sa.Table) -> None:
-        row = self.connection.execute(_PRIVILEGES, {"schema": table.schema, "table": table.name}).one()
+    def check(self, table: sa.Table, *, with_children: bool) -> None:
+        asked = {"schema": table.schema, "table": table.name, "children": with_children}
+        row = self.connection.execute(_PRIVILEGES, asked).one()
         if row.schema is None:
             raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")
         if row.elsewhere is not None:
@@ -353,6 +362,9 @@ class Postgres(Dialect):
                 raise M2PLoadError(
                     f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."
                 ) from error
+            if self._lock_timeout != "0":
+                # Who reads a table waits behind those who wait to change it: how long is the database's to say.
+                self.execute(f"SET LOCAL lock_timeout = '{self._lock_timeout}'")
             yield
 
     def refuse_unstorable(self, lines: list[bytes], columns: list[str], json_columns: set[int], page: int) -> None:

@@ -208,7 +208,7 @@ class SQLite(Dialect):
             self._driver.rollback()
         self.connection.exec_driver_sql(f"BEGIN {how}")
 
-    def check(self, table: sa.Table) -> None:
+    def check(self, table: sa.Table, *, with_children: bool) -> None:
         run = self.connection.exec_driver_sql
         spelled = run(
             f"SELECT name FROM {self._schema(table)}.sqlite_master "

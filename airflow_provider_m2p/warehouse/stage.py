@@ -245,7 +245,7 @@ class Stage:
             return _Asked(page, first, hashes, [], None)
         try:
             keys = self._read_keys(page.rows)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             # The full reader will say what is wrong, or widen the key.
             return _Asked(page, first, hashes, [], None)
         return _Asked(page, first, hashes, keys, self._dialect.ask(partial(self._find, first, keys, hashes)))

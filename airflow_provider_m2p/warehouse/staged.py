@@ -88,7 +88,7 @@ def stage_table(
     :param in_place: whether it is to become a table.
     """
     temporary = not (for_review or in_place)
-    return sa.Table(
+    table = sa.Table(
         name,
         sa.MetaData(),
         *columns,
@@ -98,6 +98,11 @@ def stage_table(
         schema=None if temporary else schema,
         prefixes=list(dialect.stage_prefixes) if temporary else [],
     )
+    if for_review:
+        # It has no key. Where all tables are replicated, rows that came twice could not be deleted from it.
+        identity = sa.DDL("ALTER TABLE %(fullname)s REPLICA IDENTITY FULL")  # type: ignore[no-untyped-call]
+        sa.event.listen(table, "after_create", identity.execute_if(dialect="postgresql"))
+    return table
 
 
 def sweep(dialect: Dialect, schema: str | None) -> list[str]:

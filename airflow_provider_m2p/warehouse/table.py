@@ -26,18 +26,6 @@ RAW_HASH: Final = "_m2p_raw_hash"
 DELETED_AT: Final = "_m2p_deleted_at"
 VALID_FROM: Final = "_m2p_valid_from"
 VALID_TO: Final = "_m2p_valid_to"
-#: Types that are no texts, or only some. SQLite makes numbers of texts in some of them, an ENUM may ignore case.
-_NO_TEXTS: Final = (
-    sa.Integer,
-    sa.Numeric,
-    sa.Float,
-    sa.Boolean,
-    sa.Date,
-    sa.DateTime,
-    sa.Time,
-    sa.JSON,
-    sa.Enum,
-)
 
 
 @dataclass(slots=True)
@@ -84,7 +72,7 @@ class Target:
         # A table comes into being together with its columns in the books, perhaps since they were read.
         known = known or books.columns(spec.table)
         found = inspector.get_columns(spec.table, schema=spec.schema)
-        reflected = target.present = {c["name"]: c["type"] for c in found}
+        reflected = target.present = {c["name"]: _base_type(c["type"]) for c in found}
         # What the database fills itself nobody else can fill: no field gets into that.
         filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
         target.unapplied = {name for name in unapplied if name in reflected}
@@ -138,7 +126,8 @@ class Target:
             columns = [sa.Column(name, column_type) for name, column_type in target.present.items() if name in ours]
             table = sa.Table(spec.table, sa.MetaData(), *columns, schema=spec.schema)
             target.dialect.check_texts(table, {LOAD_ID, *target._wanted_key()})
-            target.dialect.try_writing(table)
+            # Appended rows go only if their load is run again, which tables without a key that are replicated refuse.
+            target.dialect.try_writing(table, only_insert=spec.write_mode == "append")
         return target
 
     @property
@@ -254,12 +243,14 @@ class Target:
                 f"Table {self.spec.table!r} was not made by a load: which field a column is for is not known yet, so "
                 "schema_policy='ignore' would leave out all of them. Load once with schema_policy='evolve'."
             )
-        for column in self.columns.values():
-            if column.kind is not Kind.CHILD and _rounds(self.present[column.name], column.kind, self.dialect):
+        own = [c.name for c in self.meta_columns() if isinstance(c.type, sa.DateTime) and c.name in self.present]
+        held = [(name, Kind.INSTANT, "its times") for name in own]
+        held += [(c.name, c.kind, f"the field {names.show(c.path)!r}") for c in self.columns.values()]
+        for name, kind, what in held:
+            if kind is not Kind.CHILD and not _keeps(self.present[name], kind, self.dialect):
                 raise M2PSchemaError(
-                    f"Column {column.name!r} of table {self.spec.table!r} has the type {self.present[column.name]} by "
-                    f"now, which cannot hold the field {names.show(column.path)!r} exactly. Change it back, or load "
-                    "into another table."
+                    f"Column {name!r} of table {self.spec.table!r} has the type {self.present[name]} by now, which "
+                    f"cannot hold {what} exactly. Change it back, or load into another table."
                 )
 
     def _check_key(self) -> None:
@@ -317,18 +308,47 @@ def _wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Di
     return now if now is Kind.TEXT or (now is Kind.NUMBER and kind is Kind.INT) else kind
 
 
-def _rounds(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
-    """Tell whether a column, of a type that somebody gave it, silently makes other values of those of its kind."""
-    if kind is Kind.TEXT or isinstance(dialect.column_type(kind), sa.String):
-        return isinstance(column_type, _NO_TEXTS)
-    if kind is Kind.NUMBER:
-        numeric = isinstance(column_type, sa.Integer | sa.Numeric | sa.Float)
-        return numeric and _kind_of_type(column_type, dialect) is not Kind.NUMBER
+def _base_type(column_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Return the type that a PostgreSQL domain is made of, or the type itself."""
+    # Of a domain SQLAlchemy does not tell the length or precision.
+    base = getattr(column_type, "data_type", None)
+    return base if isinstance(base, sa.Text | sa.Boolean | sa.Integer | sa.Date | sa.JSON) else column_type
+
+
+def _keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
+    """Tell whether a column, of whatever type it is by now, keeps values of its kind as they are, or refuses them."""
+    if isinstance(column_type, sa.types.NullType):  # SQLite has columns without a type, which change nothing
+        return dialect.connection.dialect.name == "sqlite"
+    own = dialect.column_type(kind)
+    if isinstance(own, sa.String):
+        bounded = getattr(dialect.text_type(key=True), "length", None)  # which are texts that only a key has
+        return _is_text(column_type, dialect) or (
+            isinstance(column_type, sa.VARCHAR) and bounded is not None and column_type.length == bounded
+        )
     if kind is Kind.INSTANT:
         # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
         cut = getattr(column_type, "precision", None) not in (None, 6) or getattr(column_type, "fsp", 6) != 6
-        return cut or isinstance(column_type, sa.Date)
-    return kind is Kind.INT and isinstance(column_type, sa.Float | sa.Enum)
+        zone, spelled = "WITH TIME ZONE", dialect.connection.dialect
+        loses_zone = zone in own.compile(spelled) and zone not in column_type.compile(spelled)
+        return isinstance(column_type, sa.DateTime) and not cut and not loses_zone
+    if kind is Kind.INT:
+        if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
+            return (column_type.scale or 0) >= 0
+        return isinstance(column_type, sa.Integer)
+    if kind is Kind.BOOL:
+        return isinstance(column_type, sa.Boolean | sa.Integer)
+    if kind is Kind.JSON:
+        return isinstance(column_type, sa.JSON)
+    return _kind_of_type(column_type, dialect) is kind
+
+
+def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
+    """Tell whether a type holds texts of any length, and nothing but texts."""
+    if not isinstance(column_type, sa.String) or isinstance(column_type, sa.Enum):
+        return False
+    # As a plain string PostgreSQL's "char" and name are reflected, which cut what is longer.
+    cuts = type(column_type) is sa.String and dialect.connection.dialect.name == "postgresql"
+    return isinstance(column_type, sa.Text) or (column_type.length is None and not cuts)
 
 
 def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:
@@ -347,6 +367,4 @@ def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Ki
         return Kind.DATE
     if isinstance(column_type, sa.JSON):
         return Kind.JSON if isinstance(json, sa.JSON) else None
-    if isinstance(column_type, sa.Text) or (isinstance(column_type, sa.String) and column_type.length is None):
-        return Kind.TEXT
-    return None
+    return Kind.TEXT if _is_text(column_type, dialect) else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -17,10 +18,22 @@ from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadErr
 from airflow_provider_m2p.warehouse import Loader
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from tests.integration.warehouse.conftest import mariadb_server
-from tests.integration.warehouse.streams import Pages, Warehouse, counts
+from tests.integration.warehouse.streams import Pages, Rows, Warehouse, counts
 
 SECRET = "4111-1111-1111-1111"
 ROWS = [{"id": "a", "n": 1}]
+
+
+class Unreadable(Pages):
+    """Pages after which a row comes that is no JSON, which only its reader finds out."""
+
+    def __init__(self, pages: Sequence[Rows], raw: bytes) -> None:
+        super().__init__(pages)
+        self._raw = raw
+
+    def __iter__(self) -> Iterator[Page]:
+        yield from super().__iter__()
+        yield Page(len(self._pages), [msgspec.Raw(self._raw)], None, None, "request", True)
 
 
 def refused(run: Callable[[], Any], error: type[M2PError], message: str) -> str:
@@ -40,6 +53,9 @@ def refused(run: Callable[[], Any], error: type[M2PError], message: str) -> str:
         ({"key_columns": ("id", "code", "id")}, r"key_columns=\['id', 'code', 'id'\] names a field twice"),
         ({"max_delete_ratio": 1.5}, "max_delete_ratio=1.5 is not between 0 and 1"),
         ({"max_delete_ratio": -0.1}, "max_delete_ratio=-0.1 is not between 0 and 1"),
+        ({"key_columns": "id"}, r"key_columns is one text, and should be a list of fields: \('id',\)"),
+        ({"exclude_columns": "pan"}, r"exclude_columns is one text, and should be a list of fields: \('pan',\)"),
+        ({"hash_columns": "pan"}, r"hash_columns is one text, and should be a list of fields: \('pan',\)"),
         ({"table": ""}, "needs a table and a tenant id"),
         ({"tenant_id": ""}, "needs a table and a tenant id"),
     ],
@@ -50,6 +66,14 @@ def test_a_wrong_argument_is_refused_before_anything_is_done(sqlite: Warehouse, 
     with pytest.raises(M2PConfigError, match=message):
         sqlite.load(ROWS, **spec)
     assert sqlite.tables() == set()
+
+
+@pytest.mark.parametrize("key", ['"a\xff"', '"a\\ud800"', '"a'])
+def test_a_key_that_is_no_text_is_refused(first_class: Warehouse, key: str) -> None:
+    first_class.load(ROWS)
+    raw = f'{{"id":{key},"n":2}}'.encode("latin-1")
+    refused(lambda: first_class.loader().run(Unreadable([ROWS], raw)), M2PResponseError, "Page 1")
+    assert first_class.read() == ROWS
 
 
 @pytest.mark.parametrize("mode", ["append", "replace", "upsert", "history"])
@@ -160,17 +184,29 @@ def test_a_check_constraint_of_others_shows_no_value(warehouse: Warehouse) -> No
     assert str(price) not in shown
 
 
-def test_a_trigger_of_others_shows_no_value(postgres: Warehouse) -> None:
+@pytest.mark.parametrize(("using", "code"), [("", "P0001"), ("USING ERRCODE = 'check_violation'", "23514")])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_trigger_of_others_shows_no_value(postgres: Warehouse, driver: str, using: str, code: str) -> None:
+    postgres = Warehouse(driver, postgres.url.set(drivername=f"postgresql+{driver}"))
     postgres.load(ROWS)
     postgres.execute(
         "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$BEGIN RAISE EXCEPTION 'customer % is wrong', new.id; END$$"
+        f"$$BEGIN RAISE EXCEPTION 'customer % is wrong', new.id {using}; END$$"
     )
     postgres.execute("CREATE TRIGGER t BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION no()")
     shown = refused(
-        lambda: postgres.load([*ROWS, {"id": SECRET}]), M2PLoadError, r"P0001\): raised by a trigger.*index or trigger does not"
+        lambda: postgres.load([*ROWS, {"id": SECRET}]), M2PLoadError, rf"{code}\): raised by a trigger.*index or trigger does not"
     )
+    postgres.close()
     assert SECRET not in shown
+
+
+def test_a_row_that_is_too_wide_and_a_column_that_is_too_narrow(postgres: Warehouse) -> None:
+    refused(lambda: postgres.load([{"id": "a"} | {f"f{n}": "x" * 20 for n in range(600)}]), M2PLoadError, "flatten less.*max_depth")
+    postgres.load(ROWS)
+    postgres.execute("ALTER TABLE products ALTER n TYPE integer")
+    refused(lambda: postgres.load([{"id": "a", "n": 3 * 10**9}]), M2PLoadError, "change back what somebody else made smaller")
+    assert postgres.read() == ROWS
 
 
 class Failing(Pages):

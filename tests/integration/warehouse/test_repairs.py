@@ -257,17 +257,52 @@ def test_a_column_that_somebody_made_a_text_takes_all(postgres: Warehouse, value
     ("value", "kept_as"),
     [
         *((1.5, kept_as) for kept_as in ("numeric(10,2)", "bigint", "float8")),
-        (1, "float8"),
-        *(("2024-01-01T00:00:00Z", kept_as) for kept_as in ("date", "timestamptz(0)")),
+        *((1.5, kept_as) for kept_as in ("money", "amount")),
+        *((1, kept_as) for kept_as in ("float8", "numeric(4,-2)", "money")),
+        *(("2024-01-01T00:00:00Z", kept_as) for kept_as in ("date", "timestamptz(0)", "timestamp", "time", "timetz")),
+        *(("abc", kept_as) for kept_as in ("char(10)", "varchar(3)", '"char"', "name")),
+        ("2024-01-01", "timestamptz"),
+        (True, "char(5)"),
     ],
 )
-def test_a_column_that_would_round_now_is_refused(postgres: Warehouse, value: Any, kept_as: str) -> None:
+def test_a_column_that_would_change_values_now_is_refused(postgres: Warehouse, value: Any, kept_as: str) -> None:
     postgres.load([{"id": "1", "v": value}])
-    postgres.execute(f"ALTER TABLE products ALTER v TYPE {kept_as}")
+    postgres.execute("CREATE DOMAIN amount AS numeric(10,2)")
+    postgres.execute(f"ALTER TABLE products ALTER v TYPE {kept_as} USING CAST(NULL AS {kept_as})")
     with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
         postgres.loader().check()
     with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
         postgres.load([{"id": "1", "v": value}])
+
+
+@pytest.mark.parametrize("kept_as", ["timestamp", "timestamptz(0)"])
+@pytest.mark.parametrize(("mode", "column"), [("history", "_m2p_valid_from"), ("upsert", "_m2p_loaded_at")])
+def test_a_column_that_would_change_the_time_of_a_load_is_refused(postgres: Warehouse, mode: str, column: str, kept_as: str) -> None:
+    postgres.load([{"id": "1", "v": 1}], write_mode=mode)
+    postgres.execute(f"ALTER TABLE products ALTER {column} TYPE {kept_as}")
+    with pytest.raises(M2PSchemaError, match=f"Column '{column}' of table 'products' has the type .* cannot hold its times"):
+        postgres.load([{"id": "1", "v": 2}], write_mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("value", "later", "kept_as"),
+    [
+        (1, 2, "integer"),
+        (1, 2, "numeric(12,0)"),
+        (1, 2, "amount"),
+        ("a", "b" * 99, "words"),
+        ("a", "b" * 99, "varchar"),
+        (True, False, "boolean"),
+    ],
+)
+def test_a_column_that_keeps_its_values_in_another_type_is_loaded(postgres: Warehouse, value: Any, later: Any, kept_as: str) -> None:
+    postgres.load([{"id": "1", "v": value}])
+    postgres.execute("CREATE DOMAIN amount AS bigint CHECK (VALUE > 0)")
+    postgres.execute("CREATE DOMAIN words AS text")
+    postgres.execute(f"ALTER TABLE products ALTER v TYPE {kept_as} USING v::{kept_as}")
+    assert counts(postgres.load([{"id": "1", "v": later}])) == (0, 1, 0, 0)
+    (row,) = postgres.read()
+    assert row["v"] == later
 
 
 @pytest.mark.parametrize(
@@ -275,11 +310,12 @@ def test_a_column_that_would_round_now_is_refused(postgres: Warehouse, value: An
     [
         *(("2024-01-01T00:00:00.5Z", kept_as) for kept_as in ("DATETIME", "DATETIME(3)", "TIMESTAMP NULL", "DATE")),
         *(("007", kept_as) for kept_as in ("BIGINT", "DOUBLE", "DECIMAL(65,30)", "ENUM('007')", "TIME")),
+        *(("007", kept_as) for kept_as in ("CHAR(10)", "VARCHAR(3)", "BINARY(10)")),
         (1.5, "DECIMAL(10,2)"),
-        (1, "DOUBLE"),
+        *((1, kept_as) for kept_as in ("DOUBLE", "YEAR")),
     ],
 )
-def test_a_column_that_would_round_in_mariadb_is_refused(mariadb: Warehouse, value: Any, kept_as: str) -> None:
+def test_a_column_that_would_change_values_in_mariadb_is_refused(mariadb: Warehouse, value: Any, kept_as: str) -> None:
     mariadb.load([{"id": "1", "v": value}])
     mariadb.execute(f"ALTER TABLE products MODIFY v {kept_as}")
     with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
@@ -505,3 +541,22 @@ def test_a_first_element_in_a_partial_read_changes_no_other_row(warehouse: Wareh
     assert counts(warehouse.load(catalogue, **spec)) == (0, 0, 4, 0)
     without = [{name: value for name, value in row.items() if name != "_m2p_raw_hash"} for row in before]
     assert [{name: row[name] for name in without[0]} for row in warehouse.read(meta=True)] == without
+
+
+@pytest.mark.parametrize("replicated", ["ALL TABLES", "TABLES IN SCHEMA public"])
+@pytest.mark.parametrize("mode", ["append", *MODES])
+def test_where_all_tables_are_replicated(postgres: Warehouse, mode: str, replicated: str) -> None:
+    postgres.execute(f"CREATE PUBLICATION everything FOR {replicated}")
+    for value in (1, 2):
+        twice = [{"id": "a", "v": 0}, {"id": "a", "v": value}, {"id": "b", "v": 1}]
+        assert postgres.load(twice, write_mode=mode)["duplicates"] == 1
+        assert postgres.read()[-1] == {"id": "b", "v": 1}
+    if mode == "append":
+        with pytest.raises(M2PLoadError, match="Nothing was written. A replicated table without a key .* REPLICA IDENTITY FULL"):
+            postgres.load(twice, write_mode=mode, load_id="load-2")
+        postgres.execute("ALTER TABLE products REPLICA IDENTITY FULL")
+        assert counts(postgres.load(twice, write_mode=mode, load_id="load-2")) == (2, 0, 0, 0)
+    loader = postgres.loader(load_id="reviewed", table="reviewed", write_mode=mode, child_tables=True)
+    loader.stage(Pages([[{"id": "a", "fees": [1]}, {"id": "a", "fees": [1, 2]}]]))
+    assert counts(loader.publish().as_dict()) == (1, 0, 0, 0)
+    assert [row["value"] for row in postgres.read("reviewed__fees")] == [1, 2]

@@ -469,16 +469,19 @@ def test_ignore_needs_a_table_that_is_known(first_class: Warehouse) -> None:
     assert first_class.read() == [{"id": "a", "v": 3}]
 
 
-@pytest.mark.parametrize("way", ["table", "books"])
+@pytest.mark.parametrize("way", ["table", "books", "child table"])
 def test_a_search_path_that_leads_elsewhere_is_refused(postgres: Warehouse, way: str) -> None:
-    postgres.load([{"id": "a"}], table="products" if way == "table" else "others")
-    if way == "table":
-        postgres.execute("DROP TABLE _m2p_columns")
+    child_tables = way == "child table"
+    postgres.load([{"id": "a", "fees": [1]}], table="others" if way == "books" else "products", child_tables=child_tables)
+    if way != "books":
+        postgres.execute("DROP TABLE _m2p_columns, _m2p_loads, _m2p_staged")
+    if child_tables:
+        postgres.execute("DROP TABLE products")
     postgres.execute("CREATE SCHEMA etl")
     other = Warehouse("psycopg", postgres.url.update_query_dict({"options": "-csearch_path=etl,public"}))
     try:
         with pytest.raises(M2PConfigError, match=r"search_path of this connection leads to public\.\w+, but .* 'etl'\. Name the schema"):
-            other.load([{"id": "a"}])
+            other.load([{"id": "a", "fees": [2]}], child_tables=child_tables)
         assert other.load([{"id": "b"}], schema="etl")["inserted"] == 1
         assert other.load([{"id": "c"}], schema="public", complete=False)["table"] == "public.products"
     finally:

@@ -174,6 +174,35 @@ def test_what_may_be_a_customers_is_not_repeated() -> None:
     assert "field to: ***" in str(found)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Maintenance until 2026-11-03 04:00",
+        "Certificate expired 2026-01-15T10:00:00.123456Z",
+        "trace 123e4567-e89b-12d3-a456-426614174000",
+        "one of 400 401, 403",
+        "from 192.168.100.200 on",
+    ],
+)
+def test_what_helps_an_operator_is_repeated(text: str) -> None:
+    assert text in str(error(400, {"title": text}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("4111.1111.1111.1111", "4111_1111_1111_1111", "4111/1111/1111/1111", "1234\u20135678\u20139012"),
+        *("(98765) 43210", "98765.43210", "987 654 3210", "400 401 4031111", "1990-12-31"),
+        *("pan_ABCDE1234F", "27ABCDE1234F1Z5"),
+    ],
+)
+def test_customers_values_however_they_are_written(value: str) -> None:
+    shown = str(error(400, {"title": f"Value {value} is blocked"}))
+    assert "***" in shown
+    assert value not in shown
+    assert "ABCDE1234F" not in shown
+
+
 def test_a_secret_in_the_place_of_the_code() -> None:
     assert error(400, {"businessCode": "token-0123456789"}).business_code is None
 
