@@ -26,6 +26,8 @@ RAW_HASH: Final = "_m2p_raw_hash"
 DELETED_AT: Final = "_m2p_deleted_at"
 VALID_FROM: Final = "_m2p_valid_from"
 VALID_TO: Final = "_m2p_valid_to"
+#: Databases that pad texts, or cut spaces at their end, if they do not have a column's length.
+_FIT_TEXTS: Final = ("postgresql", "mysql", "mariadb")
 
 
 @dataclass(slots=True)
@@ -321,25 +323,28 @@ def _keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) 
         return dialect.connection.dialect.name == "sqlite"
     own = dialect.column_type(kind)
     if isinstance(own, sa.String):
-        bounded = getattr(dialect.text_type(key=True), "length", None)  # which are texts that only a key has
-        return _is_text(column_type, dialect) or (
-            isinstance(column_type, sa.VARCHAR) and bounded is not None and column_type.length == bounded
-        )
+        bounded = getattr(dialect.text_type(key=True), "length", None)  # as only texts of a key are
+        if isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
+            return True
+        if dialect.connection.dialect.name in _FIT_TEXTS:
+            return _is_text(column_type, dialect)
+        return isinstance(column_type, sa.String) and not isinstance(column_type, sa.Enum)
     if kind is Kind.INSTANT:
         # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
-        cut = getattr(column_type, "precision", None) not in (None, 6) or getattr(column_type, "fsp", 6) != 6
+        digits = [getattr(column_type, "precision", None), getattr(column_type, "fsp", 6) or 0]
+        cut = any(count is not None and count < 6 for count in digits)
         zone, spelled = "WITH TIME ZONE", dialect.connection.dialect
         loses_zone = zone in own.compile(spelled) and zone not in column_type.compile(spelled)
         return isinstance(column_type, sa.DateTime) and not cut and not loses_zone
-    if kind is Kind.INT:
+    if kind in (Kind.INT, Kind.BOOL):
         if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
             return (column_type.scale or 0) >= 0
-        return isinstance(column_type, sa.Integer)
-    if kind is Kind.BOOL:
-        return isinstance(column_type, sa.Boolean | sa.Integer)
+        return isinstance(column_type, sa.Integer) or (kind is Kind.BOOL and isinstance(column_type, sa.Boolean))
     if kind is Kind.JSON:
         return isinstance(column_type, sa.JSON)
-    return _kind_of_type(column_type, dialect) is kind
+    # Oracle's DATE, of which SQLAlchemy says that it has a time, is what a date's column is there.
+    oracle_date = kind is Kind.DATE and type(column_type).__name__ == "DATE"
+    return oracle_date or _kind_of_type(column_type, dialect) is kind
 
 
 def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
