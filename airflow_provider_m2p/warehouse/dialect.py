@@ -392,7 +392,8 @@ class Dialect:
         """Run statements before the load's transaction: in one of their own, unless :meth:`in_place` began that."""
         if self.connection.invalidated:
             # Else another one would take its place, which does not have the stage.
-            raise M2PLoadError("The connection to the database is gone.")
+            gone = ConnectionError("it is gone")
+            raise sa.exc.OperationalError(None, None, gone, connection_invalidated=True)
         if self.connection.in_transaction():
             yield
         else:

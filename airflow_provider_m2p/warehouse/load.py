@@ -108,9 +108,9 @@ class Load:
         """Drop the stage, if the connection is still there to do it."""
         with contextlib.suppress(Exception):
             self._dialect.settle()  # what went wrong with it is known by now
-        if not self._connection.invalidated:
-            if self._connection.in_transaction():
-                self._connection.rollback()
+        if self._connection.in_transaction():
+            self._connection.rollback()
+        if not self._connection.invalidated:  # as a rollback may find out
             self._stage.drop()
 
     def _new_stage(self, shape: Shape, known: Held | None = None, *, with_children: bool = False) -> Stage:
