@@ -45,8 +45,8 @@ _KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
         r"1406|22001",
         "",
         M2PLoadError,
-        "Change back what somebody else made shorter. In other databases than PostgreSQL and SQLite, keys, tenant and "
-        "load ids may have 255 characters.",
+        "Keys, tenant and load ids may have 255 characters in databases other than PostgreSQL and SQLite. Change back "
+        "what somebody else made shorter.",
     ),
     (
         r"1071",
