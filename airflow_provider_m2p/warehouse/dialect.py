@@ -339,12 +339,6 @@ class Dialect:
 
         return find
 
-    def update_from(
-        self, table: sa.Table, stage: sa.Table, values: dict[str, Any], where: sa.ColumnElement[bool]
-    ) -> int:
-        """Set ``values``, which may come from the stage, in the rows that ``where`` pairs with a staged row."""
-        return int(self.connection.execute(sa.update(table).where(where).values(values)).rowcount)
-
     # -- transactions -------------------------------------------------------------------------------------------------
 
     def check(self, table: sa.Table, *, with_children: bool) -> None:

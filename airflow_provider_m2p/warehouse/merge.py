@@ -114,7 +114,7 @@ class Merge:
         """Note the bytes as which the rows that were staged whole came now, those of unchanged rows, too."""
         differs = self.table.c[RAW_HASH] != self.stage.c.raw_hash
         whole = sa.and_(self.live, self.staged, self.same_key, differs)
-        self.dialect.update_from(self.table, self.stage, {RAW_HASH: self.stage.c.raw_hash}, whole)
+        self.execute(sa.update(self.table).where(whole).values({RAW_HASH: self.stage.c.raw_hash}))
 
     def was_emptied(self) -> bool:
         """Tell whether the table, which was there, got its only rows of the tenant from this load."""
@@ -196,9 +196,8 @@ def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict
         changes[DELETED_AT] = sa.null()
     if merge.lost:
         differs = [sa.true()]
-    updated = merge.dialect.update_from(
-        table, stage, changes, sa.and_(merge.own, merge.staged, merge.same_key, sa.or_(*differs))
-    )
+    changed = sa.and_(merge.own, merge.staged, merge.same_key, sa.or_(*differs))
+    updated = merge.execute(sa.update(table).where(changed).values(changes))
     exists = sa.exists().where(merge.own, merge.same_key).correlate(stage)
     inserted = merge.insert(~exists)
     return Counts(inserted, updated, _disappeared(merge, gone, mark))
