@@ -12,6 +12,8 @@ from typing import Final
 Path = tuple[str, ...]
 
 META_PREFIX: Final = "_m2p_"
+#: Names that no column can have, because in some database every table has a column of that name already.
+SYSTEM_COLUMNS: Final = ("ctid", "cmin", "cmax", "rowid", "tableoid", "xmin", "xmax")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])")
 _NOT_A_WORD = re.compile(r"(?:[^\w]|[\U00010000-\U0010ffff])+")  # MySQL's names end at U+FFFF
 

@@ -77,8 +77,6 @@ class Dialect:
     indexes_expressions: ClassVar[bool] = False
     #: Whether a new table gets its key once its first rows are in, by :meth:`add_key`.
     adds_key_last: ClassVar[bool] = False
-    #: Names that no column can have, because in some database every table has a column of that name already.
-    system_columns: ClassVar[Sequence[str]] = ("ctid", "cmin", "cmax", "rowid", "tableoid", "xmin", "xmax")
     #: Whether :meth:`transaction` keeps other loads of the table out. If not, rows of the books are locked.
     locks: ClassVar[bool] = False
     #: The most columns a table may have.

@@ -136,7 +136,7 @@ class Evolution:
         """Return the names of the columns that the books do not know."""
         target, limit = self.target, self._dialect.name_limit
         taken = {column.name: column.path for column in target.columns.values()}
-        taken |= {name: () for name in (*target.present, *self._dialect.system_columns) if name not in taken}
+        taken |= {name: () for name in (*target.present, *names.SYSTEM_COLUMNS) if name not in taken}
         new = [column.path for column in self.staged.columns if column.path not in target.columns]
         wishes = {names.join(path): path for path in sorted(new, reverse=True)}
         named = {path: name for name, path in wishes.items() if name in target.strangers}
