@@ -154,12 +154,12 @@ class Apply:
         # A stage that becomes the table has, until the load is done, one column more: the order of the rows.
         has_room = len(table.columns) < self._dialect.max_columns
         becomes_table = staged.in_place and as_staged and has_room and not target.exists
-        evolution.apply(spec.load_id, moment, create=not becomes_table)
-        self._last.append(partial(evolution.enter, self._spec.load_id, moment))
+        evolution.apply(moment, create=not becomes_table)
+        self._last.append(partial(evolution.enter, moment))
         new_key = target.unique_columns(planned) if self._dialect.adds_key_last and not target.exists else []
         if becomes_table:
             names = {value.name: column.name for column, value in values.values()}
-            evolution.adopt(table, stage, names, spec.load_id, moment)
+            evolution.adopt(table, stage, names, moment)
             values = {path: (column, column) for path, (column, _) in values.items()}
             stage = table
             self._last.append(partial(self._dialect.drop_column, table, table.c._m2p_ord.name))

@@ -64,13 +64,10 @@ class Evolution:
             self._given = {(PARENT, *path): parent.by_path[path] for path in parent.staged.key}
             self._given[(POSITION,)] = StoredColumn(POSITION, (POSITION,), Kind.INT, 0)
         self._plan()
+        #: The columns by the paths of their fields.
+        self.by_path: dict[names.Path, StoredColumn] = {column.path: column for column in self.columns}
         if not self._dialect.transactional_ddl:
             self._find_made()
-
-    @property
-    def by_path(self) -> dict[names.Path, StoredColumn]:
-        """The columns by the paths of their fields."""
-        return {column.path: column for column in self.columns}
 
     @property
     def has_new_fields(self) -> bool:
@@ -167,7 +164,7 @@ class Evolution:
             )
         return kind if self._dialect.fits(self.staged.table, column, self.staged.table.c[name]) else Kind.TEXT
 
-    def apply(self, load_id: str, moment: datetime, *, create: bool = True) -> None:
+    def apply(self, moment: datetime, *, create: bool) -> None:
         """
         Create the table, or bring it into its new form.
 
@@ -179,7 +176,7 @@ class Evolution:
         # yet in the table are made then; types that are wide and not yet so in the books are recognised.
         gone = [name for name in (*target.lost, *target.announced) if name not in target.present]
         books.forget_columns(self._spec.table, gone)
-        added = self._added()
+        added, load_id = self._added(), self._spec.load_id
         if not self._dialect.transactional_ddl:
             load_id = UNAPPLIED
             again = [column for column in added if column.name in target.lost]
@@ -208,7 +205,7 @@ class Evolution:
                 if before is not None and before is not stored.kind:
                     self._dialect.widen_column(table, stored.name, before, stored.kind, key=key)
 
-    def enter(self, load_id: str, moment: datetime) -> None:
+    def enter(self, moment: datetime) -> None:
         """Note what became of columns, those included that loads changed which then died."""
         target, table, made = self.target, self._spec.table, {change["column"] for change in self.made}
         entered = self._added() if self._dialect.transactional_ddl else []
@@ -221,7 +218,7 @@ class Evolution:
         ]
         own = {column.name for column in target.meta_columns()}
         target.books.forget_columns(table, [*own.intersection(made), *target.missing()])
-        target.books.write_columns(table, changed, load_id, moment)
+        target.books.write_columns(table, changed, self._spec.load_id, moment)
 
     def _added(self) -> list[StoredColumn]:
         """Return the columns that neither the books know nor the table has."""
@@ -242,18 +239,19 @@ class Evolution:
         name = f"ix_{table.name.encode()[:40].decode(errors='ignore')}_{secrets.token_hex(4)}"
         return sa.Index(name, table.c[TENANT], table.c[LOAD_ID])
 
-    def adopt(self, table: sa.Table, stage: sa.Table, renamed: dict[str, str], load_id: str, moment: datetime) -> None:
+    def adopt(self, table: sa.Table, stage: sa.Table, renamed: dict[str, str], moment: datetime) -> None:
         """
         Make the stage, with all the rows that are in it, the table. For now it keeps the order in which they came.
 
         :param table: gets the column for that order, too.
         :param renamed: the columns' names, by those that they have in the stage.
         """
-        constants = {TENANT: self._spec.tenant_id, LOAD_ID: load_id, LOADED_AT: moment, VALID_FROM: moment}
+        spec = self._spec
+        constants = {TENANT: spec.tenant_id, LOAD_ID: spec.load_id, LOADED_AT: moment, VALID_FROM: moment}
         constants = {name: value for name, value in constants.items() if name in table.c}
         self._dialect.adopt(stage, table, {"row_hash": ROW_HASH, "raw_hash": RAW_HASH, **renamed}, constants)
         table.append_column(order_column())
-        if self._spec.write_mode == "append":
+        if spec.write_mode == "append":
             self._index(table).create(self._dialect.connection)
 
     def _kind_before(self, planned: StoredColumn, *, key: bool) -> Kind | None:
