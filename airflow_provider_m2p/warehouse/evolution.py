@@ -275,14 +275,13 @@ def check_policy(spec: LoadSpec, evolutions: Sequence[Evolution]) -> list[dict[s
         {"table": child.target.spec.table, **change} for child in children for change in child.changes
     ]
     made = table.made + [{"table": child.target.spec.table, **change} for child in children for change in child.made]
-    if spec.schema_policy != "freeze":
-        return made + changes
-    if not table.target.exists:
+    freezes = spec.schema_policy == "freeze"
+    if freezes and not table.target.exists:
         raise M2PSchemaError(
             f"Table {spec.table!r} does not exist, and schema_policy='freeze' forbids to create it. "
             "Load once with 'evolve', or correct the name."
         )
-    if changes:
+    if freezes and changes:
         listed = "; ".join(_describe(change) for change in changes[:50])
         raise M2PSchemaError(
             f"schema_policy='freeze', but the rows would change table {spec.table!r}: {listed}. Nothing was written."
