@@ -60,7 +60,8 @@ class Load:
         # Arrays that go into tables of their own are no columns of the table, but of the stage.
         may_become_table = not (target.exists or for_review or spec.child_tables)
         self._in_place = may_become_table and dialect.in_place()
-        self._stage = self._new_stage(shape, known, with_children=spec.child_tables)
+        #: Filled by :meth:`read`.
+        self.stage = self._new_stage(shape, known, with_children=spec.child_tables)
 
     def run(self, pages: PageStream, lock_seconds: float, before: str | None = None) -> LoadResult:
         """
@@ -71,21 +72,16 @@ class Load:
         """
         try:
             read = self.read(pages, before)
-            staged = self._stage.staged()
+            staged = self.stage.staged()
             with self._dialect.transaction(self._books.full_name(self._spec.table), lock_seconds):
                 return Apply(self._books, self._spec).run(read, staged)
         finally:
             self.discard()
 
-    @property
-    def stage(self) -> Stage:
-        """The stage that :meth:`read` fills."""
-        return self._stage
-
     def read(self, pages: PageStream, before: str | None = None) -> Read:
         """Stage all pages, and tell how the reading went."""
         started_at = datetime.now(UTC)
-        stage = self._stage
+        stage = self.stage
         begun = said = time.monotonic()
         privacy = Privacy(self._spec.exclude_columns, self._spec.hash_columns, self._spec.tenant_id)
         for page in privacy.pages(pages):
@@ -111,7 +107,7 @@ class Load:
         if self._connection.in_transaction():
             self._connection.rollback()
         if not self._connection.invalidated:  # as a rollback may find out
-            self._stage.drop()
+            self.stage.drop()
 
     def _new_stage(self, shape: Shape, known: Held | None = None, *, with_children: bool = False) -> Stage:
         return Stage(
@@ -130,13 +126,6 @@ class Load:
             self._arrays[path] = Target(self._target.array_spec(array), self._books)
         return self._new_stage(self._arrays[path].shape())
 
-    def _misses_rows(self, target: Target) -> bool:
-        """Tell whether somebody dropped columns of the table, or of its arrays' tables, or emptied one of those."""
-        children = self._arrays.values()
-        if target.lost or any(child.lost for child in children):
-            return True
-        return not all(self._has_rows(child) for child in children if child.exists)
-
     def _has_rows(self, target: Target) -> bool:
         """Tell whether the table has rows of the tenant that stand for something as it is now."""
         live = target.live(target.table(list(target.columns.values())))
@@ -146,7 +135,9 @@ class Load:
         """Return the rows that the table holds, where a row may be skipped that is there already."""
         if not target.exists or self._spec.write_mode == "append":
             return None
-        if self._misses_rows(target) or not self._has_rows(target):
+        # Somebody may have dropped columns, of the arrays' tables, too, or emptied one of these.
+        tables = (target, *self._arrays.values())
+        if any(each.lost for each in tables) or not all(self._has_rows(each) for each in tables if each.exists):
             return None
         table = target.table(list(target.columns.values()))
         names = {column.path: column.name for column in target.columns.values()}
