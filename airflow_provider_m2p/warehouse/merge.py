@@ -122,15 +122,16 @@ class Merge:
 
     def insert(self, where: sa.ColumnElement[bool]) -> int:
         """Insert the staged rows that satisfy ``where``."""
+        instant = sa.literal(self.moment, self.table.c[LOADED_AT].type)
         meta: dict[str, Any] = {
             TENANT: sa.literal(self.tenant_id, self.table.c[TENANT].type),
             LOAD_ID: sa.literal(self.load_id, self.table.c[LOAD_ID].type),
-            LOADED_AT: self.instant,
+            LOADED_AT: instant,
             ROW_HASH: self.stage.c.row_hash,
             RAW_HASH: self.stage.c.raw_hash,
         }
         if VALID_FROM in self.table.c:
-            meta[VALID_FROM] = self.instant
+            meta[VALID_FROM] = instant
         targets = [column.name for column, _ in self.values] + list(meta)
         select = sa.select(*(value for _, value in self.values), *meta.values()).where(self.staged, where)
         return self.execute(sa.insert(self.table).from_select(targets, select))
@@ -154,11 +155,6 @@ class Merge:
         incomplete = self.table.c[RAW_HASH].endswith(INCOMPLETE)
         self.execute(sa.update(self.table).where(incomplete).values({RAW_HASH: ""}))
 
-    @property
-    def instant(self) -> sa.ColumnElement[Any]:
-        """The time of the load, as a value of the table's type."""
-        return sa.literal(self.moment, self.table.c[LOADED_AT].type)
-
 
 def append(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Add all rows; first remove what an earlier attempt of the same load added of them, and what disappeared since."""
@@ -173,7 +169,7 @@ def append(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
 
 def upsert(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Change what changed, add what is new, and mark what disappeared."""
-    return _current_state(merge, gone, {DELETED_AT: merge.instant})
+    return _current_state(merge, gone, {DELETED_AT: merge.moment})
 
 
 def replace(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
@@ -208,10 +204,11 @@ def history(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     table, stage = merge.table, merge.stage
     differs = sa.true() if merge.lost else table.c[ROW_HASH] != stage.c.row_hash
     changed = sa.exists().where(merge.staged, merge.same_key, differs).correlate(table)
-    updated = merge.execute(sa.update(table).where(merge.live, changed).values({VALID_TO: merge.moment}))
+    end = {VALID_TO: merge.moment}
+    updated = merge.execute(sa.update(table).where(merge.live, changed).values(end))
     current = sa.exists().where(merge.live, merge.same_key).correlate(stage)
     opened = merge.insert(~current)
-    return Counts(opened - updated, updated, _disappeared(merge, gone, {VALID_TO: merge.instant}))
+    return Counts(opened - updated, updated, _disappeared(merge, gone, end))
 
 
 def _disappeared(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict[str, Any] | None) -> int:
