@@ -98,12 +98,33 @@ class Merge:
         # SQLite compares by the rules of what stands first, and the table's column may ignore case or spaces.
         return sa.and_(*(value == column for column, value in self.keys))
 
+    @property
+    def differs(self) -> sa.ColumnElement[bool]:
+        """Of a row of the table and one of the stage with its key: it has changed, or must be written again anyway."""
+        return sa.true() if self.lost else self.table.c[ROW_HASH] != self.stage.c.row_hash
+
     def live_and_gone(self) -> tuple[int, int]:
         """Return how many rows there are that this load may end, and how many of those the stage does not have."""
         pairs = self.table.outerjoin(self.stage, self.same_key)
         select = sa.select(sa.func.count(), sa.func.count(self.stage.c._m2p_ord)).select_from(pairs).where(self.live)
         live, seen = self.dialect.connection.execute(select).one()
         return live, live - seen
+
+    def changed_columns(self) -> dict[str, int]:
+        """Return how many rows of the table will change in each column, of those in which some will."""
+        if self.fresh or self.appends:
+            return {}
+        # As texts, because somebody may have given a column a type that cannot be compared with that of the value.
+        pairs = [(column.name, sa.cast(column, sa.Text), sa.cast(value, sa.Text)) for column, value in self.values]
+        counts = [
+            sa.func.sum(sa.case((before.is_distinct_from(after), 1), else_=0)).label(name)
+            for name, before, after in pairs
+        ]
+        # A row that was marked as deleted returns with its changes; a closed interval never does.
+        current = self.live if VALID_TO in self.table.c else self.own
+        rows = self.stage.join(self.table, sa.and_(current, self.same_key, self.staged))
+        row = self.dialect.connection.execute(sa.select(*counts).select_from(rows).where(self.differs)).one()
+        return {name: int(count) for name, count in row._mapping.items() if count}
 
     def written_before(self) -> bool:
         """Tell whether an earlier attempt of this load wrote rows that are still there."""
@@ -179,7 +200,7 @@ def replace(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
 
 def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict[str, Any] | None) -> Counts:
     table, stage = merge.table, merge.stage
-    differs: list[sa.ColumnElement[bool]] = [table.c[ROW_HASH] != stage.c.row_hash]
+    differs = merge.differs
     changes: dict[str, Any] = {column.name: value for column, value in merge.values}
     changes |= {
         LOAD_ID: merge.load_id,
@@ -188,11 +209,9 @@ def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict
         RAW_HASH: stage.c.raw_hash,
     }
     if mark is not None:
-        differs.append(table.c[DELETED_AT].is_not(None))
+        differs = sa.or_(differs, table.c[DELETED_AT].is_not(None))
         changes[DELETED_AT] = sa.null()
-    if merge.lost:
-        differs = [sa.true()]
-    changed = sa.and_(merge.own, merge.staged, merge.same_key, sa.or_(*differs))
+    changed = sa.and_(merge.own, merge.staged, merge.same_key, differs)
     updated = merge.execute(sa.update(table).where(changed).values(changes))
     exists = sa.exists().where(merge.own, merge.same_key).correlate(stage)
     inserted = merge.insert(~exists)
@@ -202,8 +221,7 @@ def _current_state(merge: Merge, gone: sa.ColumnElement[bool] | None, mark: dict
 def history(merge: Merge, gone: sa.ColumnElement[bool] | None) -> Counts:
     """Close the interval of what changed or disappeared, and open one for what is new or has changed (SCD type 2)."""
     table, stage = merge.table, merge.stage
-    differs = sa.true() if merge.lost else table.c[ROW_HASH] != stage.c.row_hash
-    changed = sa.exists().where(merge.staged, merge.same_key, differs).correlate(table)
+    changed = sa.exists().where(merge.staged, merge.same_key, merge.differs).correlate(table)
     end = {VALID_TO: merge.moment}
     updated = merge.execute(sa.update(table).where(merge.live, changed).values(end))
     current = sa.exists().where(merge.live, merge.same_key).correlate(stage)

@@ -27,10 +27,8 @@ from airflow_provider_m2p.warehouse.apply import Apply, Read
 from airflow_provider_m2p.warehouse.books import STAGED, Books
 from airflow_provider_m2p.warehouse.dialect import Dialect, ReadAgain
 from airflow_provider_m2p.warehouse.load import Load
-from airflow_provider_m2p.warehouse.merge import Merge
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged
-from airflow_provider_m2p.warehouse.table import ROW_HASH, VALID_TO
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.client.page import PageStream
@@ -227,32 +225,12 @@ def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_sec
     result: LoadResult | None = None
     try:
         with books.dialect.transaction(books.full_name(spec.table), lock_seconds):
-            apply = Apply(books, spec, before_merge=lambda merge: changed.update(_changed_columns(merge)))
+            apply = Apply(books, spec, before_merge=lambda merge: changed.update(merge.changed_columns()))
             result = apply.run(read, staged)
             raise _Rehearsed
     except _Rehearsed:
         assert result is not None
         return LoadPlan(result=result, changed_columns=changed)
-
-
-def _changed_columns(merge: Merge) -> dict[str, int]:
-    """Count the rows that will change in each column."""
-    if merge.fresh or merge.appends:
-        return {}
-    # As texts, because somebody may have given a column a type that cannot be compared with that of the value.
-    counts = [
-        sa.func.sum(sa.case((sa.cast(column, sa.Text).is_distinct_from(sa.cast(value, sa.Text)), 1), else_=0)).label(
-            column.name
-        )
-        for column, value in merge.values
-    ]
-    # A row that was marked as deleted returns with its changes; a closed interval never does.
-    current = merge.live if VALID_TO in merge.table.c else merge.own
-    pairs = merge.stage.join(merge.table, sa.and_(current, merge.same_key, merge.staged))
-    differs = sa.true() if merge.lost else merge.table.c[ROW_HASH] != merge.stage.c.row_hash
-    select = sa.select(*counts).select_from(pairs).where(differs)
-    row = merge.dialect.connection.execute(select).one()
-    return {name: int(count) for name, count in row._mapping.items() if count}
 
 
 def _record(spec: LoadSpec, read: Read, staged: Staged, plan: LoadPlan) -> dict[str, Any]:
