@@ -60,10 +60,10 @@ def row_hashes(lines: list[bytes]) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Rows:
     """
-    Rows in two forms, each empty unless asked for.
+    Rows in two forms.
 
     :param lines: a row as one line of PostgreSQL's COPY text format, without its line end.
-    :param columns: the cells of all rows, column by column, as texts and ``None``.
+    :param columns: the cells of all rows, column by column, as texts and ``None``; empty unless asked for.
     """
 
     lines: list[bytes]
@@ -71,9 +71,8 @@ class Rows:
 
     def at(self, places: list[int]) -> Rows:
         """Return some of the rows."""
-        lines = self.lines
         columns = [[column[place] for place in places] for column in self.columns]
-        return Rows([lines[place] for place in places] if lines else [], columns)
+        return Rows([self.lines[place] for place in places], columns)
 
 
 class RowReader:
@@ -88,23 +87,20 @@ class RowReader:
         self._code: Compiled | None = None
         self._values = _Values()
 
-    def read(
-        self, rows: list[msgspec.Raw], page: int, *, lines: bool = True, cells: bool = True, has_escapes: bool = True
-    ) -> Rows:
+    def read(self, rows: list[msgspec.Raw], page: int, *, cells: bool = True, has_escapes: bool = True) -> Rows:
         """
         Read the rows of one page.
 
         :param rows: the rows as they were sent.
         :param page: the page's number, for messages.
-        :param lines: whether the lines are wanted.
-        :param cells: whether the cells are wanted.
+        :param cells: whether the cells are wanted, beside the lines.
         :param has_escapes: see :class:`~airflow_provider_m2p.client.page.Page`.
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: rows without their key.
         """
-        parts = self._parts(rows, page, lambda code, values: _forms(code, values, lines, cells, has_escapes))
+        parts = self._parts(rows, page, lambda code, values: _forms(code, values, cells, has_escapes))
         if not rows or not self.shape.columns:
-            return Rows([b""] * len(rows) if lines else [], [[] for _ in self.shape.columns] if cells else [])
+            return Rows([b""] * len(rows), [[] for _ in self.shape.columns] if cells else [])
         columns = zip(*(texts for _, texts in parts), strict=True)
         return Rows([line for part, _ in parts for line in part], [[*chain(*own)] for own in columns])
 
@@ -166,12 +162,12 @@ class RowReader:
 
 
 def _forms(
-    code: Compiled, values: list[Sequence[Any]], lines: bool, cells: bool, has_escapes: bool
+    code: Compiled, values: list[Sequence[Any]], cells: bool, has_escapes: bool
 ) -> tuple[list[bytes], list[Sequence[str | None]]]:
     """Return the lines of a few rows, and their cells column by column."""
     texts = code.texts(values)
-    spelled = code.spelled(texts, escaped=has_escapes) if lines else []
-    return [line.encode() for line in map("\t".join, zip(*spelled, strict=True))], texts if cells else []
+    spelled = zip(*code.spelled(texts, escaped=has_escapes), strict=True)
+    return [line.encode() for line in map("\t".join, spelled)], texts if cells else []
 
 
 class _Values:
