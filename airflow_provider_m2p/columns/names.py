@@ -37,17 +37,14 @@ def show(path: Path) -> str:
     return ".".join(part if part.isprintable() and part else repr(part) for part in path)[:200]
 
 
-def _mark(path: Path) -> str:
-    return hashlib.sha256(json.dumps(path).encode()).hexdigest()[:8]
-
-
 def cut(name: str, path: Path, limit: int) -> str:
     """Return a name as it is if it is short enough, else its beginning and a mark made from the path."""
     return name if len(name.encode()) <= limit else _marked(name, path, limit)
 
 
 def _marked(name: str, path: Path, limit: int) -> str:
-    return f"{name.encode()[: limit - 9].decode(errors='ignore')}_{_mark(path)}"
+    mark = hashlib.sha256(json.dumps(path).encode()).hexdigest()[:8]
+    return f"{name.encode()[: limit - 9].decode(errors='ignore')}_{mark}"
 
 
 def assign(paths: Iterable[Path], taken: Mapping[str, Path], limit: int) -> dict[Path, str]:
