@@ -214,10 +214,9 @@ class Compiled:
     def _plain_text(self, child: Field) -> Callable[[bytes], str | None]:
         """Return a function that gives the text of a value, if it is of a kind seen before."""
         text, any_kind, tokens = self._text, child.kind is Kind.TEXT, child.tokens
-        decode = msgspec.json.Decoder(float_hook=Num).decode
 
         def plain(source: bytes) -> str | None:
-            if not any_kind and source != b"null" and tokens_of(decode(source)) & ~tokens:
+            if not any_kind and source != b"null" and tokens_of(_plain(source)) & ~tokens:
                 raise Misfit
             return text(source)
 
