@@ -29,6 +29,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 UNAPPLIED: Final = ""
 #: The same of a column that somebody had dropped: rows that do not change have to be written again.
 UNAPPLIED_AGAIN: Final = "-"
+_COUNTS: Final = ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted", "duplicates")
 _NO_PATH: Final = json.dumps(())
 
 
@@ -67,10 +68,7 @@ class Books:
             sa.Column("tenant_id", text(key=True), nullable=False),
             sa.Column("table_name", text(key=True), nullable=False),
             sa.Column("write_mode", sa.String(16), nullable=False),
-            *(
-                sa.Column(name, sa.BigInteger, nullable=False)
-                for name in ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted", "duplicates")
-            ),
+            *(sa.Column(name, sa.BigInteger, nullable=False) for name in _COUNTS),
             sa.Column("schema_changes", text(), nullable=False),
             sa.Column("started_at", instant(), nullable=False),
             sa.Column("finished_at", instant(), nullable=False),
@@ -88,7 +86,6 @@ class Books:
             sa.Column("changed_at", instant(), nullable=False),
             sa.PrimaryKeyConstraint("table_name", "column_name"),
         )
-
         self._staged = sa.Table(
             STAGED,
             metadata,
@@ -202,7 +199,6 @@ class Books:
 
     def note(self, spec: LoadSpec, result: LoadResult, started_at: datetime, finished_at: datetime) -> None:
         """Enter a load that is applied by the transaction that enters it."""
-        counts = ("pages", "rows_read", "inserted", "updated", "unchanged", "deleted", "duplicates")
         self._connection.execute(
             sa.insert(self.loads).values(
                 load_id=spec.load_id,
@@ -214,7 +210,7 @@ class Books:
                 tenant_id=spec.tenant_id,
                 table_name=spec.table,
                 write_mode=spec.write_mode,
-                **{name: getattr(result, name) for name in counts},
+                **{name: getattr(result, name) for name in _COUNTS},
                 schema_changes=json.dumps(result.schema_changes, ensure_ascii=False),
                 started_at=started_at,
                 finished_at=finished_at,
