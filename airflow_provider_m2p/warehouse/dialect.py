@@ -214,9 +214,6 @@ class Dialect:
         """Add a column with what another holds, as a wider kind, and return it."""
         stored: sa.ColumnElement[Any] = sa.column(name)
         wider = sa.Column(new_name, self.column_type(target))
-        columns = sa.inspect(self.connection).get_columns(table.name, table.schema)
-        if wider.name in {column["name"] for column in columns}:  # a load that died here left it
-            self.drop_column(table, wider.name)
         self.add_columns(table, [wider])
         value = self.stored_text(stored, source) if target is Kind.TEXT else sa.cast(stored, wider.type)
         self.connection.execute(sa.update(sa.table(table.name, wider, schema=table.schema)).values({wider: value}))
