@@ -20,7 +20,6 @@ from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 if TYPE_CHECKING:
     from airflow_provider_m2p.columns.compiled import Cells
     from airflow_provider_m2p.columns.keys import Key
-    from airflow_provider_m2p.columns.shape import Field
 
 _KEY_LENGTH = 255
 #: A column while another is widened. No field's column is ever called so.
@@ -134,8 +133,8 @@ class Dialect:
         """Return the type of a column of the stage, which gives back the text that went in if it matters."""
         return self.text_type(key=key)
 
-    def fits(self, stage: sa.Table, column: Field, staged: sa.Column[Any]) -> bool:
-        """Tell whether what was staged for a column can be held exactly by its kind's type."""
+    def fits(self, staged: sa.Column[Any], kind: Kind | None) -> bool:
+        """Tell whether what was staged as a kind can be held exactly by that kind's type."""
         return True
 
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:

@@ -162,7 +162,7 @@ class Evolution:
                 f"Table {spec.table!r} has the arrays {show(column.path)!r} in a child table. Load it with "
                 "child_tables=True, or into another table."
             )
-        return kind if self._dialect.fits(self.staged.table, column, self.staged.table.c[name]) else Kind.TEXT
+        return kind if self._dialect.fits(self.staged.table.c[name], column.kind) else Kind.TEXT
 
     def apply(self, moment: datetime, *, create: bool) -> None:
         """

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from airflow_provider_m2p.columns.kinds import Kind
-from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import WIDER, Dialect
 from airflow_provider_m2p.warehouse.staged import stage_name
@@ -113,11 +112,11 @@ class MySQL(Dialect):
             wider = self.stage_type(target, key=True).compile(dialect=self.connection.dialect)
             self.execute(f"ALTER TABLE {self.qualified(stage)} MODIFY COLUMN {self.quote(column.name)} {wider}")
 
-    def fits(self, stage: sa.Table, column: Field, staged: sa.Column[Any]) -> bool:
-        if column.kind is not Kind.NUMBER:
+    def fits(self, staged: sa.Column[Any], kind: Kind | None) -> bool:
+        if kind is not Kind.NUMBER:
             return True
-        misfits = sa.select(sa.func.count()).select_from(stage).where(~staged.regexp_match(_DECIMAL))
-        return self.connection.execute(misfits).scalar() == 0
+        misfit = sa.exists().where(~staged.regexp_match(_DECIMAL))
+        return not self.connection.scalar(sa.select(misfit))
 
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
         if isinstance(staged.type, sa.BigInteger):
