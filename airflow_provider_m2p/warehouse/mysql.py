@@ -87,9 +87,6 @@ class MySQL(Dialect):
     def name_limit(self) -> int:
         return 64
 
-    def quote(self, name: str) -> str:
-        return f"`{name.replace('`', '``')}`"
-
     def text_type(self, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         if key:
             return mysql.VARCHAR(255, charset="utf8mb4", collation=self._collation)
