@@ -60,6 +60,28 @@ class Postgres(Dialect):
     locks: ClassVar[bool] = True
     max_columns: ClassVar[int] = 1600
 
+    def __init__(self, connection: sa.Connection) -> None:
+        super().__init__(connection)
+        self._writer = ThreadPoolExecutor(1, "m2p-copy")
+        self._copy: Copy | None = None
+        self._copy_may_last = False
+        self._asked: Future[Others] | None = None
+        self._kept_as_text = {Kind.TEXT}
+        settings = [sa.func.current_setting(name) for name in ("lock_timeout", "client_encoding")]
+        found = connection.execute(sa.select(*settings, sa.func.coalesce(sa.func.current_schema(), ""))).one()
+        self._lock_timeout: str = found[0]
+        encoding: str = found[1]
+        self._default_schema: str = found[2]
+        if encoding != "UTF8":
+            raise M2PConfigError(
+                f"The connection's client_encoding is {encoding}, which does not have every character. Set it to utf8, "
+                "in the connection's extra or for the user."
+            )
+        # Else a look at a table that somebody holds for himself takes for ever.
+        if self._lock_timeout == "0":
+            self.execute(f"SET lock_timeout = '{_LOOK_SECONDS}s'")
+        connection.commit()
+
     @property
     def default_schema(self) -> str:
         # Not what the engine's first connection found: a session may have a search path of its own.
@@ -181,28 +203,6 @@ class Postgres(Dialect):
     def _lose_text(self, kind: Kind) -> NoReturn:
         self._kept_as_text.add(kind)
         raise ReadAgain(f"A column of {kind.value} values was found to hold others, too, so that their texts matter.")
-
-    def __init__(self, connection: sa.Connection) -> None:
-        super().__init__(connection)
-        self._writer = ThreadPoolExecutor(1, "m2p-copy")
-        self._copy: Copy | None = None
-        self._copy_may_last = False
-        self._asked: Future[Others] | None = None
-        self._kept_as_text = {Kind.TEXT}
-        settings = [sa.func.current_setting(name) for name in ("lock_timeout", "client_encoding")]
-        found = connection.execute(sa.select(*settings, sa.func.coalesce(sa.func.current_schema(), ""))).one()
-        self._lock_timeout: str = found[0]
-        encoding: str = found[1]
-        self._default_schema: str = found[2]
-        if encoding != "UTF8":
-            raise M2PConfigError(
-                f"The connection's client_encoding is {encoding}, which does not have every character. Set it to utf8, "
-                "in the connection's extra or for the user."
-            )
-        # Else a look at a table that somebody holds for himself takes for ever.
-        if self._lock_timeout == "0":
-            self.execute(f"SET lock_timeout = '{_LOOK_SECONDS}s'")
-        connection.commit()
 
     def stop(self) -> None:
         if self._copy is not None:
