@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -15,134 +15,128 @@ _QUOTED: Final = re.compile(
     r"((?:column|[Tt]able|Check constraint) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL
 )
 
-#: SQLSTATEs, MySQL's numbers or SQLite's names; the text where a driver gives none of them; what to do.
-_KINDS: Final[list[tuple[str, str, type[M2PLoadError], str]]] = [
-    (
+
+class _Known(NamedTuple):
+    """
+    What we know of some errors.
+
+    :param codes: their SQLSTATEs, MySQL's numbers or SQLite's names.
+    :param advice: what to do about them.
+    :param said: what databases say, for drivers that give none of those.
+    :param error: what they become.
+    """
+
+    codes: str
+    advice: str
+    said: str = ""
+    error: type[M2PLoadError] = M2PLoadError
+
+
+_KNOWN: Final = [
+    _Known(
         r"55P03|1205|SQLITE_(BUSY|LOCKED)\w*",
-        "lock timeout|is locked",
-        M2PLoadError,
         "Another session holds the table for long: find it in the database's list of sessions, and run the task again.",
+        said="lock timeout|is locked",
     ),
-    (
+    _Known(
         r"40001|40P01|1020|1213",
-        "deadlock|could not serialize",
-        M2PLoadError,
         "Another session was in the way, and the database gave way to it. Run the task again.",
+        said="deadlock|could not serialize",
     ),
-    (
+    _Known(
         r"57014|1969|3024",
-        "statement timeout",
-        M2PLoadError,
         "The database limits how long a statement may run: raise its limit for this user.",
+        said="statement timeout",
     ),
-    (
+    _Known(
         r"53100|1021|1114|SQLITE_FULL",
-        "No space left|File too large",
-        M2PLoadError,
         "The database has no disk space left: free some, and run the task again.",
+        said="No space left|File too large",
     ),
-    (
+    _Known(
         r"1406|22001",
-        "",
-        M2PLoadError,
         "Keys, tenant and load ids may have 255 characters in databases other than PostgreSQL and SQLite. Change back "
         "what somebody else made shorter.",
     ),
-    (
+    _Known(
         r"1071",
-        "",
-        M2PLoadError,
         "A key may have two fields of texts there, one in a history with child tables: choose other key_columns.",
     ),
-    (
+    _Known(
         r"1118",
-        "",
-        M2PLoadError,
         "A row may have 8 kB there, 40 bytes of each text among them: flatten less (max_depth), or exclude fields.",
     ),
-    (
+    _Known(
         r"1054|1072|1553|18(29|3[234])|3108|3837|3959",
-        "",
-        M2PLoadError,
         "Somebody else's index, check, foreign key or generated column has a column that must change: drop it, and "
         "make it anew after the load.",
     ),
-    (
+    _Known(
         r"54000",
-        "",
-        M2PLoadError,
         "A row may have 8 kB there: flatten less (max_depth), or exclude fields. Of these a key, or an entry of an "
         "index, may have 2.6 kB: choose other key_columns.",
     ),
-    (
+    _Known(
         r"22003",
-        "",
-        M2PLoadError,
         "A number has more digits than its column can hold: change back what somebody else made smaller, or exclude "
         "the field (exclude_columns).",
     ),
-    (
+    _Known(
         r"23...|P0001|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
-        "",
-        M2PLoadError,
         "Somebody else's constraint, index or trigger does not take these rows: change or drop it.",
     ),
-    (
+    _Known(
         r"42P01",
-        "",
-        M2PLoadError,
         "Somebody dropped it meanwhile. Or a pooler changes sessions between transactions, as PgBouncer does in its "
         "transaction mode: let loads connect directly, or in session mode.",
     ),
-    (
+    _Known(
         r"55000",
-        "",
-        M2PLoadError,
         "A replicated table without a key takes no changes of its rows: have its owner set REPLICA IDENTITY FULL.",
     ),
-    (
+    _Known(
         r"1173|3750",
-        "",
-        M2PLoadError,
         "Loads need tables without a primary key: let this user make some (innodb_force_primary_key off; in MySQL "
         "sql_require_primary_key off, or sql_generate_invisible_primary_key on).",
     ),
-    (
+    _Known(
         r"53300|1040|1203|1226",
-        "[Tt]oo many (clients|connections)|remaining connection slots",
-        M2PLoadError,
         "Let fewer tasks run at once (an Airflow pool), or let the database take more connections.",
+        said="[Tt]oo many (clients|connections)|remaining connection slots",
     ),
-    (
+    _Known(
         r"25006|1290|1792|1836",
-        "read-only transaction",
-        M2PLoadError,
         "The database, or this user, may only read: check that the connection does not lead to a replica.",
+        said="read-only transaction",
     ),
-    (
+    _Known(
         r"57P03|2003",
-        "Connection refused|could not translate|[Ff]ailed to resolve|starting up|shutting down",
-        M2PLoadError,
         "Check that the database runs, and the connection's host and port.",
+        said="Connection refused|could not translate|[Ff]ailed to resolve|starting up|shutting down",
     ),
-    (
+    _Known(
         r"42501|1044|1142|1143|1227|1370|SQLITE_(PERM|AUTH)",
-        "permission denied for",
-        M2PWarehouseAccessError,
         "Have the privilege granted to this user, or let the table's owner do it once.",
+        said="permission denied for",
+        error=M2PWarehouseAccessError,
     ),
-    (
+    _Known(
         r"28...|1045|1698",
-        "password authentication failed|no password supplied|role .* does not exist",
-        M2PWarehouseAccessError,
         "Check the connection's login and password.",
+        said="password authentication failed|no password supplied|role .* does not exist",
+        error=M2PWarehouseAccessError,
     ),
-    (r"3D000|3F000|1049", "database .* does not exist", M2PWarehouseAccessError, "Check the connection's database."),
-    (
+    _Known(
+        r"3D000|3F000|1049",
+        "Check the connection's database.",
+        said="database .* does not exist",
+        error=M2PWarehouseAccessError,
+    ),
+    _Known(
         r"SQLITE_(READONLY|NOTADB|CANTOPEN)\w*",
-        "readonly database",
-        M2PWarehouseAccessError,
         "Check the path, and who may write to the file and its directory.",
+        said="readonly database",
+        error=M2PWarehouseAccessError,
     ),
 ]
 #: Errors that people's own triggers raise, in words that may hold a value; in PostgreSQL under any other code, too.
@@ -191,9 +185,9 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
             "the load may be applied. Run the task again: that does no harm."
         )
     refusal = f"The warehouse refused the load into {table}: {what}. Nothing was written."
-    for codes, texts, error_class, advice in _KINDS:
-        if re.fullmatch(codes, code) or (texts and code in ("", _INTERNAL) and re.search(texts, said)):
-            return error_class(f"{refusal} {advice}")
+    for known in _KNOWN:
+        if re.fullmatch(known.codes, code) or (known.said and code in ("", _INTERNAL) and re.search(known.said, said)):
+            return known.error(f"{refusal} {known.advice}")
     return M2PLoadError(refusal)
 
 
