@@ -171,7 +171,6 @@ class Target:
     def meta_columns(self) -> list[sa.Column[Any]]:
         """Return the columns that every table has, and those of the write mode."""
         text, instant = self.dialect.text_type, self.dialect.instant_type
-        history = self.spec.write_mode == "history"
         columns: list[sa.Column[Any]] = [
             sa.Column(TENANT, text(key=True), nullable=False),
             sa.Column(LOAD_ID, text(key=True), nullable=False),
@@ -181,7 +180,7 @@ class Target:
         ]
         if self.spec.write_mode == "upsert":
             columns.append(sa.Column(DELETED_AT, instant(), nullable=True))
-        if history:
+        if self.spec.write_mode == "history":
             columns += [sa.Column(VALID_FROM, instant(), nullable=False), sa.Column(VALID_TO, instant(), nullable=True)]
         return columns
 
@@ -197,8 +196,7 @@ class Target:
             for c in columns
             if c.kind is not Kind.CHILD
         ]
-        metadata = sa.MetaData()
-        return sa.Table(self.spec.table, metadata, *data, *self.meta_columns(), schema=self.spec.schema)
+        return sa.Table(self.spec.table, sa.MetaData(), *data, *self.meta_columns(), schema=self.spec.schema)
 
     def key_names(self, columns: list[StoredColumn]) -> list[str]:
         """Return the names of the key's columns; none in append mode."""
@@ -256,11 +254,7 @@ class Target:
                 )
 
     def _check_key(self) -> None:
-        """
-        Refuse a table that was made for other keys or another way of writing.
-
-        :raises M2PSchemaError: what the table has, and what it should have.
-        """
+        """Refuse a table that was made for other keys or another way of writing."""
         if not self.exists:
             return
         missing = self.missing()
