@@ -124,7 +124,6 @@ class Shape:
     def _observe_object(self, node: Field, value: dict[str, Any]) -> None:
         node.objects += 1
         children = node.children
-        flattens = len(node.path) < self.max_depth
         for name, item in value.items():
             child = children.get(name)
             if child is None:
@@ -132,7 +131,7 @@ class Shape:
             if item is None:
                 continue
             child.filled += 1
-            if item.__class__ is dict and item and (flattens or self.flattens(child.path)):
+            if item.__class__ is dict and item and self.flattens(child.path):
                 self._observe_object(child, item)
             else:
                 child.tokens |= tokens_of(item)
