@@ -112,7 +112,6 @@ def write_parquet(pages: Pages, path: WritablePath) -> int:
         columns = _columns(reader.shape)
         types = [_arrow_type(kind, digits.get(place, (0, 0))) for place, (_, kind) in enumerate(columns)]
         schema = pa.schema([(name, arrow_type) for (name, _), arrow_type in zip(columns, types, strict=True)])
-        spool.seek(0)
         with pq.ParquetWriter(finished, schema) as writer:
             for batch in _batches(spool):
                 typed = [_column(batch, place, field.type) for place, field in enumerate(schema)]
