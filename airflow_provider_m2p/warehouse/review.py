@@ -148,8 +148,8 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
             )
         _drop(dialect, kept.schema, record["staged"])
         # Whoever asks for it may be gone, or the connection, before they know: let them ask again.
-        published = {name: record[name] for name in ("spec", "plan")} | {"published": result.as_dict()}
-        books.enter_staged(kept, published, datetime.now(UTC))
+        remembered = {"spec": record["spec"], "plan": record["plan"], "published": result.as_dict()}
+        books.enter_staged(kept, remembered, datetime.now(UTC))
     return result
 
 
