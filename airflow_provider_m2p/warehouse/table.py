@@ -26,8 +26,8 @@ RAW_HASH: Final = "_m2p_raw_hash"
 DELETED_AT: Final = "_m2p_deleted_at"
 VALID_FROM: Final = "_m2p_valid_from"
 VALID_TO: Final = "_m2p_valid_to"
-#: Databases that pad texts, or cut spaces at their end, if they do not have a column's length.
-_FIT_TEXTS: Final = ("postgresql", "mysql", "mariadb")
+#: Databases in which a type with a length pads texts, or cuts spaces at their end.
+_PAD_OR_CUT: Final = ("postgresql", "mysql", "mariadb")
 
 
 @dataclass(slots=True)
@@ -320,7 +320,7 @@ def _keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) 
         bounded = getattr(dialect.text_type(key=True), "length", None)  # as only texts of a key are
         if isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
             return True
-        if dialect.connection.dialect.name in _FIT_TEXTS:
+        if dialect.connection.dialect.name in _PAD_OR_CUT:
             return _is_text(column_type, dialect)
         return isinstance(column_type, sa.String) and not isinstance(column_type, sa.Enum)
     if kind is Kind.INSTANT:
