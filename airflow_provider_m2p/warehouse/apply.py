@@ -94,21 +94,22 @@ class Apply:
         )
         evolutions = self._evolutions(staged)
         result.schema_changes = check_policy(spec, evolutions)
-        merge, *children = [self._evolve(evolution, moment) for evolution in evolutions]
+        merge, *of_arrays = [self._evolve(evolution, moment) for evolution in evolutions]
+        children = [child for child in of_arrays if child is not None]
         # MySQL commits when it makes an index, so this is the last moment to make one.
         for each in (merge, *children):
             if each is not None and not each.in_place:
                 self._dialect.prepare_stage(each.stage, [value for _, value in each.keys])
         if merge is not None:
-            may_delete = self._merge(merge, [child.stage for child in children if child], read, result)
-            counts = [self._merge_children(child, merge, may_delete) for child in filter(None, children)]
+            may_delete = self._merge(merge, [child.stage for child in children], read, result)
+            counts = [self._merge_children(child, merge, may_delete) for child in children]
             if any((*counts, result.inserted, result.updated, result.deleted)):
                 self._refuse_older(read)
             if spec.write_mode != "append":  # which never looks at rows again
-                if children and not merge.fresh:
+                if of_arrays and not merge.fresh:
                     # Elements have the form, and lack the fields, of this load now, those of unchanged rows, too.
                     merge.renew_raw_hashes()
-                self._refill_later(merge, [*filter(None, children)])
+                self._refill_later(merge, children)
                 # Another load may have made columns meanwhile for fields that this one, as it read them, left out.
                 made = any(path in each.target.columns for each in evolutions for path in each.staged.ignored)
                 if made or (evolutions[0].target.exists and any(each.has_new_fields for each in evolutions)):
