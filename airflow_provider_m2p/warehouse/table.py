@@ -15,6 +15,7 @@ from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
+from airflow_provider_m2p.warehouse.column_types import base_type, keeps, kind_of_type, wider_by_now
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 
@@ -26,8 +27,6 @@ RAW_HASH: Final = "_m2p_raw_hash"
 DELETED_AT: Final = "_m2p_deleted_at"
 VALID_FROM: Final = "_m2p_valid_from"
 VALID_TO: Final = "_m2p_valid_to"
-#: Databases in which a type with a length pads texts, or cuts spaces at their end.
-_PAD_OR_CUT: Final = ("postgresql", "mysql", "mariadb")
 
 
 @dataclass(slots=True)
@@ -74,7 +73,7 @@ class Target:
         # A table comes into being together with its columns in the books, perhaps since they were read.
         known = known or books.columns(spec.table)
         found = inspector.get_columns(spec.table, schema=spec.schema)
-        reflected = target.present = {c["name"]: _base_type(c["type"]) for c in found}
+        reflected = target.present = {c["name"]: base_type(c["type"]) for c in found}
         # What the database fills itself nobody else can fill: no field gets into that.
         filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
         target.unapplied = {name for name in unapplied if name in reflected}
@@ -91,14 +90,14 @@ class Target:
         for path, column in target.columns.items():
             kind = column.kind
             if kind is not Kind.CHILD:
-                kind = _wider_by_now(reflected[column.name], kind, dialect, key=column.name in keys)
+                kind = wider_by_now(reflected[column.name], kind, dialect, key=column.name in keys)
             if kind is not column.kind:
                 target.widened[path] = column.kind
                 target.columns[path] = replace(column, kind=kind)
         named = {column.name for column in target.columns.values()} | filled
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
-                target.strangers[name] = _kind_of_type(column_type, dialect)
+                target.strangers[name] = kind_of_type(column_type, dialect)
         primary = inspector.get_pk_constraint(spec.table, schema=spec.schema)
         target.unique = [set(primary["constrained_columns"])] if primary["constrained_columns"] else []
         target.unique += [
@@ -247,7 +246,7 @@ class Target:
         held = [(name, Kind.INSTANT, "its times") for name in own]
         held += [(c.name, c.kind, f"the field {names.show(c.path)!r}") for c in self.columns.values()]
         for name, kind, what in held:
-            if kind is not Kind.CHILD and not _keeps(self.present[name], kind, self.dialect):
+            if kind is not Kind.CHILD and not keeps(self.present[name], kind, self.dialect):
                 raise M2PSchemaError(
                     f"Column {name!r} of table {self.spec.table!r} has the type {self.present[name]} by now, which "
                     f"cannot hold {what} exactly. Change it back, or load into another table."
@@ -291,79 +290,3 @@ class Target:
 def _is_partial(index: ReflectedIndex) -> bool:
     """Tell whether an index has only some of the rows: what is unique among those is no key of the table."""
     return any(option.endswith("_where") for option in index.get("dialect_options", {}))
-
-
-def _wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> Kind:
-    """Return the kind of a column as its table has it: that of the books, or a wider one."""
-    if kind is Kind.TEXT or _kind_of_type(dialect.column_type(kind), dialect) is Kind.TEXT:
-        return kind
-    now = _kind_of_type(column_type, dialect)
-    bounded = dialect.text_type(key=True)  # which are texts that only a key has
-    if key and isinstance(column_type, sa.String) and column_type.length == bounded.length:  # type: ignore[attr-defined]
-        now = Kind.TEXT
-    return now if now is Kind.TEXT or (now is Kind.NUMBER and kind is Kind.INT) else kind
-
-
-def _base_type(column_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
-    """Return the type that a PostgreSQL domain is made of, or the type itself."""
-    # Of a domain SQLAlchemy does not tell the length or precision.
-    base = getattr(column_type, "data_type", None)
-    return base if isinstance(base, sa.Text | sa.Boolean | sa.Integer | sa.Date | sa.JSON) else column_type
-
-
-def _keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
-    """Tell whether a column, of whatever type it is by now, keeps values of its kind as they are, or refuses them."""
-    if isinstance(column_type, sa.types.NullType):  # SQLite has columns without a type, which change nothing
-        return dialect.connection.dialect.name == "sqlite"
-    own = dialect.column_type(kind)
-    if isinstance(own, sa.String):
-        bounded = getattr(dialect.text_type(key=True), "length", None)  # as only texts of a key are
-        if isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
-            return True
-        if dialect.connection.dialect.name in _PAD_OR_CUT:
-            return _is_text(column_type, dialect)
-        return isinstance(column_type, sa.String) and not isinstance(column_type, sa.Enum)
-    if kind is Kind.INSTANT:
-        # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
-        digits = [getattr(column_type, "precision", None), getattr(column_type, "fsp", 6) or 0]
-        cut = any(count is not None and count < 6 for count in digits)
-        zone, spelled = "WITH TIME ZONE", dialect.connection.dialect
-        loses_zone = zone in own.compile(spelled) and zone not in column_type.compile(spelled)
-        return isinstance(column_type, sa.DateTime) and not cut and not loses_zone
-    if kind in (Kind.INT, Kind.BOOL):
-        if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
-            return (column_type.scale or 0) >= 0
-        return isinstance(column_type, sa.Integer) or (kind is Kind.BOOL and isinstance(column_type, sa.Boolean))
-    if kind is Kind.JSON:
-        return isinstance(column_type, sa.JSON)
-    # Oracle's DATE, of which SQLAlchemy says that it has a time, is what a date's column is there.
-    oracle_date = kind is Kind.DATE and type(column_type).__name__ == "DATE"
-    return oracle_date or _kind_of_type(column_type, dialect) is kind
-
-
-def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
-    """Tell whether a type holds texts of any length, and nothing but texts."""
-    if not isinstance(column_type, sa.String) or isinstance(column_type, sa.Enum):
-        return False
-    # As a plain string PostgreSQL's "char" and name are reflected, which cut what is longer.
-    cuts = type(column_type) is sa.String and dialect.connection.dialect.name == "postgresql"
-    return isinstance(column_type, sa.Text) or (column_type.length is None and not cuts)
-
-
-def _kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:
-    """Return the kind that a column made by somebody else can hold exactly, if any."""
-    number, json = dialect.column_type(Kind.NUMBER), dialect.column_type(Kind.JSON)
-    if isinstance(column_type, sa.Boolean):
-        return Kind.BOOL
-    if isinstance(column_type, sa.BigInteger):
-        return Kind.INT
-    if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
-        if not isinstance(number, sa.Numeric):
-            return None
-        same = (column_type.precision, column_type.scale) == (number.precision, number.scale)
-        return Kind.NUMBER if same else None
-    if isinstance(column_type, sa.Date):
-        return Kind.DATE
-    if isinstance(column_type, sa.JSON):
-        return Kind.JSON if isinstance(json, sa.JSON) else None
-    return Kind.TEXT if _is_text(column_type, dialect) else None

@@ -1,0 +1,89 @@
+"""What the columns of a table can hold, which somebody may have made, or changed since a load made them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.warehouse.dialect import Dialect
+
+#: Databases in which a type with a length pads texts, or cuts spaces at their end.
+_PAD_OR_CUT: Final = ("postgresql", "mysql", "mariadb")
+
+
+def wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> Kind:
+    """Return the kind of a column as its table has it: that of the books, or a wider one."""
+    if kind is Kind.TEXT or kind_of_type(dialect.column_type(kind), dialect) is Kind.TEXT:
+        return kind
+    now = kind_of_type(column_type, dialect)
+    bounded = dialect.text_type(key=True)  # which are texts that only a key has
+    if key and isinstance(column_type, sa.String) and column_type.length == bounded.length:  # type: ignore[attr-defined]
+        now = Kind.TEXT
+    return now if now is Kind.TEXT or (now is Kind.NUMBER and kind is Kind.INT) else kind
+
+
+def base_type(column_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """Return the type that a PostgreSQL domain is made of, or the type itself."""
+    # Of a domain SQLAlchemy does not tell the length or precision.
+    base = getattr(column_type, "data_type", None)
+    return base if isinstance(base, sa.Text | sa.Boolean | sa.Integer | sa.Date | sa.JSON) else column_type
+
+
+def keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
+    """Tell whether a column, of whatever type it is by now, keeps values of its kind as they are, or refuses them."""
+    if isinstance(column_type, sa.types.NullType):  # SQLite has columns without a type, which change nothing
+        return dialect.connection.dialect.name == "sqlite"
+    own = dialect.column_type(kind)
+    if isinstance(own, sa.String):
+        bounded = getattr(dialect.text_type(key=True), "length", None)  # as only texts of a key are
+        if isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
+            return True
+        if dialect.connection.dialect.name in _PAD_OR_CUT:
+            return _is_text(column_type, dialect)
+        return isinstance(column_type, sa.String) and not isinstance(column_type, sa.Enum)
+    if kind is Kind.INSTANT:
+        # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
+        digits = [getattr(column_type, "precision", None), getattr(column_type, "fsp", 6) or 0]
+        cut = any(count is not None and count < 6 for count in digits)
+        zone, spelled = "WITH TIME ZONE", dialect.connection.dialect
+        loses_zone = zone in own.compile(spelled) and zone not in column_type.compile(spelled)
+        return isinstance(column_type, sa.DateTime) and not cut and not loses_zone
+    if kind in (Kind.INT, Kind.BOOL):
+        if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
+            return (column_type.scale or 0) >= 0
+        return isinstance(column_type, sa.Integer) or (kind is Kind.BOOL and isinstance(column_type, sa.Boolean))
+    if kind is Kind.JSON:
+        return isinstance(column_type, sa.JSON)
+    # Oracle's DATE, of which SQLAlchemy says that it has a time, is what a date's column is there.
+    oracle_date = kind is Kind.DATE and type(column_type).__name__ == "DATE"
+    return oracle_date or kind_of_type(column_type, dialect) is kind
+
+
+def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
+    """Tell whether a type holds texts of any length, and nothing but texts."""
+    if not isinstance(column_type, sa.String) or isinstance(column_type, sa.Enum):
+        return False
+    # As a plain string PostgreSQL's "char" and name are reflected, which cut what is longer.
+    cuts = type(column_type) is sa.String and dialect.connection.dialect.name == "postgresql"
+    return isinstance(column_type, sa.Text) or (column_type.length is None and not cuts)
+
+
+def kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:
+    """Return the kind that a column made by somebody else can hold exactly, if any."""
+    number, json = dialect.column_type(Kind.NUMBER), dialect.column_type(Kind.JSON)
+    if isinstance(column_type, sa.Boolean):
+        return Kind.BOOL
+    if isinstance(column_type, sa.BigInteger):
+        return Kind.INT
+    if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
+        if not isinstance(number, sa.Numeric):
+            return None
+        same = (column_type.precision, column_type.scale) == (number.precision, number.scale)
+        return Kind.NUMBER if same else None
+    if isinstance(column_type, sa.Date):
+        return Kind.DATE
+    if isinstance(column_type, sa.JSON):
+        return Kind.JSON if isinstance(json, sa.JSON) else None
+    return Kind.TEXT if _is_text(column_type, dialect) else None
