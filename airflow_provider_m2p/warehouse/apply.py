@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import partial
@@ -14,43 +12,14 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PPaginationError
+from airflow_provider_m2p.exceptions import M2PLoadError
 from airflow_provider_m2p.warehouse.books import Books
-from airflow_provider_m2p.warehouse.dialect import ReadAgain
 from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
+from airflow_provider_m2p.warehouse.reading import Read, ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name
 from airflow_provider_m2p.warehouse.table import RAW_HASH, ROW_HASH, TENANT, Target
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """
-    How the list was read.
-
-    :param version: which loads the table had seen when the reading began; ``None`` if that was too long ago to tell.
-    :param pages: pages read.
-    :param complete: whether the list was read to its end, as it stood.
-    :param total_rows: how many rows the platform says there are, if it does.
-    :param started_at: when the reading began.
-    :param digest: alike for readings whose pages came alike.
-    :param before: the digest of the reading before, if that was doubtful.
-    """
-
-    version: int | None
-    pages: int
-    complete: bool
-    total_rows: int | None
-    started_at: datetime
-    digest: str = ""
-    before: str | None = None
-
-
-class Doubtful(Exception):
-    """Rows came twice and others are missing: the list moved while it was read, or has rows twice. Read it again."""
 
 
 class Apply:
@@ -198,11 +167,11 @@ class Apply:
         emptied = merge.fresh and read.version != 0
         if (emptied or self._moved_on(read)) and not merge.in_place:
             self._refuse_stale(merge)
-        self._refuse_moved(read, result)
+        read.refuse_moved(result)
         has_rows = not merge.fresh and (not merge.appends or merge.written_before())
         if has_rows and merge.appends:
             self._dialect.expect_many()
-        may_delete = has_rows and self._may_delete(read, result)
+        may_delete = has_rows and read.is_whole(result)
         live, gone = merge.live_and_gone() if may_delete else (0, 0)
         if gone > Fraction(str(float(spec.max_delete_ratio))) * live:
             whose = "earlier attempts of this load wrote" if merge.appends else f"{spec.full_name} has"
@@ -264,40 +233,6 @@ class Apply:
         now = datetime.now(UTC)
         return now if latest is None else max(now, latest + timedelta(microseconds=1))
 
-    @staticmethod
-    def _may_delete(read: Read, result: LoadResult) -> bool:
-        """Tell whether the rows read are the whole list, beyond doubt."""
-        distinct = result.rows_read - result.duplicates
-        if not read.complete:
-            why = "The list was not read to its end as it stood"
-        elif _missed(read, result):
-            why = f"{result.duplicates} rows came twice, so as many may have been missed"
-        elif read.total_rows is None and read.pages > 1 and result.duplicates:
-            why = f"{result.duplicates} rows came twice, so others may have been missed: the platform tells no total"
-        elif read.total_rows is not None and distinct > read.total_rows:
-            why = f"The list has {distinct} different rows, but the platform reports {read.total_rows}"
-        else:
-            return True
-        log.warning("%s. Rows that the list lacks are left as they are.", why)
-        return False
-
-    @staticmethod
-    def _refuse_moved(read: Read, result: LoadResult) -> None:
-        """Refuse rows of which some came twice while others never did, unless the list is like that every time."""
-        missed = _missed(read, result)
-        if not missed or read.before == read.digest:
-            return
-        what = (
-            f"{result.duplicates} of the {result.rows_read} rows came twice on {read.pages} pages, so {missed} of the "
-            f"{read.total_rows} that the platform reports are missing"
-        )
-        if read.before is None:
-            raise Doubtful(what)
-        raise M2PPaginationError(
-            f"{what}, and the reading before was no better: the list moves while it is read. Nothing was written; run "
-            "the task again. If it is always so, ask for the whole list at once (extra 'paging' = none)."
-        )
-
     def _moved_on(self, read: Read) -> bool:
         """Tell whether another load of the tenant was applied since this one began."""
         return read.version != self._books.version(self._spec.table, self._spec.tenant_id)
@@ -328,10 +263,3 @@ class Apply:
 
     def _count(self, select: sa.Select[Any]) -> int:
         return int(self._connection.execute(select).scalar() or 0)
-
-
-def _missed(read: Read, result: LoadResult) -> int:
-    """Return how many rows never came where others came twice: a row that moves between pages does that."""
-    if not read.complete or read.total_rows is None or read.pages < 2 or not result.duplicates:
-        return 0
-    return max(0, read.total_rows - (result.rows_read - result.duplicates))

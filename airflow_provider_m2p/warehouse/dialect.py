@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import META_PREFIX
-from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PSchemaError
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.columns.compiled import Cells
@@ -49,10 +49,6 @@ class Held:
     table: sa.Table
     keys: list[sa.Column[Any]]
     where: sa.ColumnElement[bool]
-
-
-class ReadAgain(M2PLoadError):
-    """What is staged is not what is wanted now. It will be, once the list was read again."""
 
 
 class Dialect:

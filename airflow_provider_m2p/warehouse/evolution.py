@@ -17,7 +17,7 @@ from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.books import UNAPPLIED, UNAPPLIED_AGAIN, StoredColumn
-from airflow_provider_m2p.warehouse.dialect import ReadAgain
+from airflow_provider_m2p.warehouse.reading import ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, order_column
 from airflow_provider_m2p.warehouse.table import (

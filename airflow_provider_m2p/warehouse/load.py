@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.names import join
 from airflow_provider_m2p.columns.privacy import Privacy
-from airflow_provider_m2p.warehouse.apply import Apply, Read
+from airflow_provider_m2p.warehouse.apply import Apply
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
 from airflow_provider_m2p.warehouse.dialect import Held
+from airflow_provider_m2p.warehouse.reading import Read
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.stage import Stage
 from airflow_provider_m2p.warehouse.staged import sweep

@@ -23,14 +23,14 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
 from airflow_provider_m2p.warehouse import review
-from airflow_provider_m2p.warehouse.apply import Doubtful
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
-from airflow_provider_m2p.warehouse.dialect import Dialect, ReadAgain
+from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.errors import as_ours
 from airflow_provider_m2p.warehouse.load import Load, targets
 from airflow_provider_m2p.warehouse.merge import WRITERS
 from airflow_provider_m2p.warehouse.mysql import MySQL
 from airflow_provider_m2p.warehouse.postgres import Postgres
+from airflow_provider_m2p.warehouse.reading import Doubtful, ReadAgain
 from airflow_provider_m2p.warehouse.review import LoadPlan
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.sqlite import SQLite

@@ -23,10 +23,11 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError
-from airflow_provider_m2p.warehouse.apply import Apply, Read
+from airflow_provider_m2p.warehouse.apply import Apply
 from airflow_provider_m2p.warehouse.books import STAGED, Books
-from airflow_provider_m2p.warehouse.dialect import Dialect, ReadAgain
+from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.load import Load
+from airflow_provider_m2p.warehouse.reading import Read, ReadAgain
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.staged import Staged
 
