@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import META_PREFIX
 from airflow_provider_m2p.exceptions import M2PSchemaError
+from airflow_provider_m2p.warehouse.lookup import INCOMPLETE, Finder, Held, Others
 
 if TYPE_CHECKING:
     from airflow_provider_m2p.columns.compiled import Cells
@@ -24,31 +24,6 @@ if TYPE_CHECKING:
 _KEY_LENGTH = 255
 #: A column while another is widened. No field's column is ever called so.
 WIDER = f"{META_PREFIX}wider"
-
-#: In place of the last digit of a raw hash: the row may have lost fields to the schema policy.
-INCOMPLETE = "-"
-
-#: The rows of a page that a table does not have just as they came, by their places, each with the canonical hash of the
-#: row that it has instead, or an empty text.
-Others: TypeAlias = "dict[int, str]"
-#: Stages a page's rows as far as the table has them, and returns the others. Takes the order of the page's first row,
-#: the rows' keys as texts, and the hashes of the rows as they were sent.
-Finder: TypeAlias = "Callable[[int, list[Key], list[str]], Others]"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """
-    The rows that a table holds, to be looked up by their keys.
-
-    :param table: the table.
-    :param keys: its key columns, texts or integers.
-    :param where: which of its rows count.
-    """
-
-    table: sa.Table
-    keys: list[sa.Column[Any]]
-    where: sa.ColumnElement[bool]
 
 
 class Dialect:

@@ -15,7 +15,7 @@ from airflow_provider_m2p.columns.names import join
 from airflow_provider_m2p.columns.privacy import Privacy
 from airflow_provider_m2p.warehouse.apply import Apply
 from airflow_provider_m2p.warehouse.books import Books, StoredColumn
-from airflow_provider_m2p.warehouse.dialect import Held
+from airflow_provider_m2p.warehouse.lookup import Held
 from airflow_provider_m2p.warehouse.reading import Read
 from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 from airflow_provider_m2p.warehouse.stage import Stage

@@ -14,7 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.lookup import INCOMPLETE
 from airflow_provider_m2p.warehouse.table import (
     DELETED_AT,
     LOAD_ID,

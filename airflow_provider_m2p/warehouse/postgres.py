@@ -15,8 +15,9 @@ from airflow_provider_m2p.columns.keys import Key
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError, M2PWarehouseAccessError
 from airflow_provider_m2p.warehouse.copy import Copy
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
+from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
+from airflow_provider_m2p.warehouse.lookup import INCOMPLETE, Finder, Held, Others
 from airflow_provider_m2p.warehouse.reading import ReadAgain
 from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH, VALID_TO
 

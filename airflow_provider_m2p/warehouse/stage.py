@@ -17,7 +17,8 @@ from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
-from airflow_provider_m2p.warehouse.dialect import INCOMPLETE, Dialect, Finder, Held, Others
+from airflow_provider_m2p.warehouse.dialect import Dialect
+from airflow_provider_m2p.warehouse.lookup import INCOMPLETE, Finder, Held, Others
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, stage_name, stage_table
 
 if TYPE_CHECKING:
