@@ -26,7 +26,6 @@ class Field:
     :param path: the API's names from the row down to here.
     :param tokens: the plain values seen.
     :param stored: the kind of the column that exists for it.
-    :param name: that column's name.
     :param position: the column's place in the row hash; ``None`` while it is no column.
     :param always: whether no row (of those that have the enclosing object) lacked it or had it ``null``.
     :param ignored: left out of the table by the schema policy.
@@ -38,7 +37,6 @@ class Field:
     path: Path
     tokens: int = Tokens.NONE
     stored: Kind | None = None
-    name: str | None = None
     position: int | None = None
     always: bool = True
     ignored: bool = False
@@ -77,14 +75,14 @@ class Shape:
         self.columns: list[Field] = []
         self._decode = msgspec.json.Decoder(float_hook=Num).decode
 
-    def add_column(self, path: Path, kind: Kind, name: str) -> None:
+    def add_column(self, path: Path, kind: Kind) -> None:
         """Add a column that exists in the table. Columns are added in the order of their positions."""
         node = self.root
         for depth in range(len(path)):
             here = path[: depth + 1]
             in_key = any(key[: depth + 1] == here for key in self.key)
             node = node.children.setdefault(path[depth], Field(here, always=in_key))
-        node.stored, node.name, node.tokens = kind, name, TOKENS_OF[kind]
+        node.stored, node.tokens = kind, TOKENS_OF[kind]
         node.position = len(self.columns)
         self.columns.append(node)
 

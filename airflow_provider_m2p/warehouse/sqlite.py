@@ -78,9 +78,6 @@ class SQLite(Dialect):
     def column_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
         return sa.JSON() if kind is Kind.JSON else super().column_type(kind, key=key)
 
-    def stage_type(self, kind: Kind, *, key: bool = False) -> sa.types.TypeEngine[Any]:
-        return sa.Text()
-
     def convert(self, staged: sa.ColumnElement[Any], source: Kind, target: Kind) -> sa.ColumnElement[Any]:
         if source is Kind.INSTANT:
             return self.instant(staged) if target is source else sa.func.substr(staged, 34)
@@ -105,8 +102,7 @@ class SQLite(Dialect):
         if self._orders_rows(table, name):
             super().widen_column(table, name, source, target, key=True)  # which is refused
         self._refuse_references(table, name, source, target, key=key)
-        run, schema = self.connection.exec_driver_sql, self._schema(table)
-        database = table.schema or "main"
+        run, schema, database = self.connection.exec_driver_sql, self._schema(table), self._database(table)
         # While values change, no trigger is to fire, and an index on an expression of them might not find its entries.
         # Foreign keys may need those that are unique.
         others = run(
@@ -121,22 +117,28 @@ class SQLite(Dialect):
             """,
             (table.name, table.name, database, database),
         ).all()
-        for kind, other, _ in others:
-            run(f"DROP {kind} {schema}.{self.quote(other)}")
+        for what, other, _ in others:
+            run(f"DROP {what} {schema}.{self.quote(other)}")
         self._declare(table, name, wider.compile(self.connection.dialect))
         stored = sa.column(name, self.column_type(source))
         itself = sa.table(table.name, stored, schema=table.schema)
         self.connection.execute(sa.update(itself).values({stored: self.stored_text(stored, source)}))
-        for kind, _, statement in others:
+        for what, _, statement in others:
             # SQLite keeps these words in this form, and the name without its schema.
-            run(re.sub(f"(?i)^CREATE (UNIQUE )?{kind} ", lambda begin: f"{begin[0]}{schema}.", statement, count=1))
+            run(re.sub(f"(?i)^CREATE (UNIQUE )?{what} ", lambda begin: f"{begin[0]}{schema}.", statement, count=1))
+
+    @staticmethod
+    def _database(table: sa.Table) -> str:
+        """Return the name of the attached database that has a table."""
+        return table.schema or "main"
 
     def _schema(self, table: sa.Table) -> str:
-        return self.quote(table.schema or "main")
+        """Return that name as SQL has it."""
+        return self.quote(self._database(table))
 
     def _orders_rows(self, table: sa.Table, name: str) -> bool:
         """Tell whether a table WITHOUT ROWID keeps its rows by a column: they would not be found by another type."""
-        schema, database = self._schema(table), table.schema or "main"
+        schema, database = self._schema(table), self._database(table)
         # The key of other tables is an index that has an entry of its own.
         found = self.connection.exec_driver_sql(
             f"""
@@ -157,7 +159,7 @@ class SQLite(Dialect):
             WHERE type = 'table' AND reference."table" = ? COLLATE NOCASE AND coalesce("to" = ? COLLATE NOCASE, ?)
             AND on_update NOT IN ('NO ACTION', 'CASCADE') AND (SELECT foreign_keys FROM pragma_foreign_keys)
             """,
-            (table.schema or "main", table.name, name, key),
+            (self._database(table), table.name, name, key),
         ).first()
         if found is not None:
             raise M2PSchemaError(

@@ -161,12 +161,12 @@ class Stage:
         canonical = row_hashes(rows.lines)
         # Arrays may have to be read anew although the row is the same: in another form than they were stored in.
         always = self._child_stage is not None
-        changed = [place for place, n in enumerate(places) if always or others[n] != canonical[place]]
-        self._same += [
-            (asked.first + n, others[n], asked.keys[n])
-            for place, n in enumerate(places)
-            if not always and others[n] == canonical[place]
-        ]
+        changed: list[int] = []
+        for place, n in enumerate(places):
+            if always or others[n] != canonical[place]:
+                changed.append(place)
+            else:
+                self._same.append((asked.first + n, others[n], asked.keys[n]))
         self._put(
             [asked.first + places[place] for place in changed],
             [canonical[place] for place in changed],

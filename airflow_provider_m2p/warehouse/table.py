@@ -142,7 +142,7 @@ class Target:
         key = tuple(self._key_path(name) for name in self.spec.key_columns)
         shape = Shape(key, max_depth=self.spec.max_depth, grows=grows)
         for column in sorted(self.columns.values(), key=lambda column: column.position):
-            shape.add_column(column.path, column.kind, column.name)
+            shape.add_column(column.path, column.kind)
         return shape
 
     def _key_path(self, name: str) -> Path:

@@ -16,7 +16,7 @@ from tests.unit.columns.documents import raw
 def shape_of(*keys: Path, kind: Kind = Kind.TEXT) -> Shape:
     shape = Shape(keys)
     for path in keys:
-        shape.add_column(path, kind, "__".join(path))
+        shape.add_column(path, kind)
     return shape
 
 

@@ -159,8 +159,8 @@ def test_an_object_below_an_optional_one_may_be_empty() -> None:
 @pytest.mark.parametrize("stored", [Kind.INT, Kind.TEXT])
 def test_columns_below_the_depth_stay_empty(value: str, stored: Kind) -> None:
     shape = Shape(max_depth=0)
-    shape.add_column(("o", "x"), stored, "o__x")
-    shape.add_column(("o", "y", "z"), Kind.BOOL, "o__y__z")
+    shape.add_column(("o", "x"), stored)
+    shape.add_column(("o", "y", "z"), Kind.BOOL)
     reader = RowReader(shape)
     for number in range(2):
         assert cells_of(read(reader, [f'{{"o":{value}}}', '{"o":null}'], number)) == [(None, None, value), (None, None, None)]
@@ -343,7 +343,7 @@ def test_a_shape_that_does_not_grow_reads_only_its_columns() -> None:
     shape = Shape((("id",),), grows=False)
     for column in first.shape.columns:
         assert column.kind is not None
-        shape.add_column(column.path, column.kind, "_".join(column.path))
+        shape.add_column(column.path, column.kind)
     reader = RowReader(shape)
     for _ in range(2):
         rows = read(reader, ['{"id":"b","new":[1],"limits":{"daily":2,"x":"y"},"both":{"x":1}}', '{"id":"c","limits":5}'])
@@ -360,7 +360,7 @@ def test_stored_columns_read_like_fresh_ones(values: list[tuple[Any]], chance: r
     stored = Shape()
     for column in fresh.shape.columns:
         assert column.kind is not None
-        stored.add_column(column.path, column.kind, "a")
+        stored.add_column(column.path, column.kind)
     again = RowReader(stored)
     assert [read(again, [text]) for text in texts] == [
         Rows([line], [[cell] for cell in cells])

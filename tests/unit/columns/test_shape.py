@@ -50,21 +50,21 @@ def test_objects_below_the_depth_are_json(depth: int, expected: dict[str, Kind])
     assert kinds(observed('{"a":{"b":{"c":{"d":1}}}}', shape=Shape(max_depth=depth))) == expected
 
 
-def test_stored_columns_keep_their_order_name_and_kind() -> None:
+def test_stored_columns_keep_their_order_and_kind() -> None:
     shape = Shape((("id",),))
-    shape.add_column(("id",), Kind.TEXT, "id")
-    shape.add_column(("a", "b"), Kind.NUMBER, "a__b")
+    shape.add_column(("id",), Kind.TEXT)
+    shape.add_column(("a", "b"), Kind.NUMBER)
     observed('{"new":1,"a":{"b":1},"id":"x"}', shape=shape)
-    assert [(c.path, c.name, c.kind, c.position) for c in shape.columns] == [
-        (("id",), "id", Kind.TEXT, 0),
-        (("a", "b"), "a__b", Kind.NUMBER, 1),
-        (("new",), None, Kind.INT, 2),
+    assert [(c.path, c.kind, c.position) for c in shape.columns] == [
+        (("id",), Kind.TEXT, 0),
+        (("a", "b"), Kind.NUMBER, 1),
+        (("new",), Kind.INT, 2),
     ]
 
 
 def test_a_shape_that_does_not_grow_ignores_what_it_does_not_know() -> None:
     shape = Shape(grows=False)
-    shape.add_column(("a",), Kind.TEXT, "a")
+    shape.add_column(("a",), Kind.TEXT)
     observed('{"a":1,"b":{"c":1,"d":null}}', shape=shape)
     assert [column.path for column in shape.columns] == [("a",)]
     assert list(shape.ignored) == [("b", "c")]
