@@ -35,16 +35,18 @@ _HINTS = {
 }
 _LONGEST_SAYING = 100_000
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+#: Numbers that are nobody's. Each ends where no other digits follow, as they do within a longer number.
+_HARMLESS = r"""
+    \b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b  # a request id
+    | \b20[2-9]\d[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?!\d)  # a time, and nobody's birthday
+    | (?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?=\d)|(?!\d))){4}(?![()./_\u2010-\u2015-]{0,2}\d)  # a host
+    | (?<![\d./-])(?<!\d[ ])(?:\d{1,7}\.\d\d|\d{1,4}/\d{1,4})(?![ ()./_\u2010-\u2015-]{0,3}\d)  # an amount, a quota
+"""
 _PERSONAL = re.compile(
-    r"""
-    (?P<harmless>
-        \b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b  # a request id
-        | \b20[2-9]\d-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?!\d)  # a time, and nobody's birthday
-        | (?<!\d)[1-5]\d\d(?:[ ,/]+[1-5]\d\d)+(?![ ,/]*\d)  # statuses
-        | (?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])  # an address of a host
-    )
-    | \+?\d(?:[ ()./_\u2010-\u2015-]{0,3}\d){5,}
-    | (?<![A-Za-z])[A-Za-z]{5}\d{4}[A-Za-z](?![A-Za-z])
+    rf"""
+    (?P<harmless>{_HARMLESS})
+    | \+?\d(?:\d|[ ()./_\u2010-\u2015-]{{1,3}}(?!{_HARMLESS})\d){{5,}}
+    | (?<![A-Za-z])[A-Za-z]{{5}}\d{{4}}[A-Za-z](?![A-Za-z])
     | [^\s@<>(),;:]+@[^\s@<>(),;:]+
     """,
     re.VERBOSE,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -180,8 +181,16 @@ def test_what_may_be_a_customers_is_not_repeated() -> None:
         "Maintenance until 2026-11-03 04:00",
         "Certificate expired 2026-01-15T10:00:00.123456Z",
         "trace 123e4567-e89b-12d3-a456-426614174000",
-        "one of 400 401, 403",
+        "HTTP 503 2026-11-03T04:00:00Z",
+        "window 01:00-04:00 (2026-11-03)",
+        "Error 500 123e4567-e89b-12d3-a456-426614174000",
+        "one of 400, 401, 403",
         "from 192.168.100.200 on",
+        "Not whitelisted: 192.168.100.200. Contact support",
+        "Client IP 203.0.113.45",
+        "by way of 203.0.113.45, 198.51.100.17",
+        "Amount 5000.00 exceeds limit 2000.00",
+        "Rate limit exceeded: 1000/1000",
     ],
 )
 def test_what_helps_an_operator_is_repeated(text: str) -> None:
@@ -193,6 +202,8 @@ def test_what_helps_an_operator_is_repeated(text: str) -> None:
     [
         *("4111.1111.1111.1111", "4111_1111_1111_1111", "4111/1111/1111/1111", "1234\u20135678\u20139012"),
         *("(98765) 43210", "98765.43210", "987 654 3210", "400 401 4031111", "1990-12-31"),
+        *("212 555-0123", "123 456 345", "401 234 512 345", "512 345_6789", "123 456 (7890)", "411 111-1111-111111"),
+        *("512.345.512.345-6789", "123/456/789", "4111 1111 1111/1111", "5111.11.1111", "98765432.10"),
         *("pan_ABCDE1234F", "27ABCDE1234F1Z5"),
     ],
 )
@@ -200,6 +211,7 @@ def test_customers_values_however_they_are_written(value: str) -> None:
     shown = str(error(400, {"title": f"Value {value} is blocked"}))
     assert "***" in shown
     assert value not in shown
+    assert len(re.findall(r"\d", shown.partition("Value")[2].partition("blocked")[0])) <= 4
     assert "ABCDE1234F" not in shown
 
 
