@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
+_MYSQL: Final = ("mysql", "mariadb")
 #: Databases in which a type with a length pads texts, or cuts spaces at their end.
-_PAD_OR_CUT: Final = ("postgresql", "mysql", "mariadb")
+_PAD_OR_CUT: Final = ("postgresql", *_MYSQL)
 
 
 def wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> Kind:
@@ -24,36 +26,37 @@ def wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dia
     return now if now is Kind.TEXT or (now is Kind.NUMBER and kind is Kind.INT) else kind
 
 
-def base_type(column_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+def base_type(column_type: sa.types.TypeEngine[Any], connection: sa.Connection) -> sa.types.TypeEngine[Any]:
     """Return the type that a PostgreSQL domain is made of, or the type itself."""
+    if not isinstance(column_type, postgresql.DOMAIN):
+        return column_type
     # Of a domain SQLAlchemy does not tell the length or precision.
-    base = getattr(column_type, "data_type", None)
-    return base if isinstance(base, sa.Text | sa.Boolean | sa.Integer | sa.Date | sa.JSON) else column_type
+    types = sa.table("pg_type", *map(sa.column, ("typname", "typtype", "typtypmod")), schema="pg_catalog").c
+    bounded = sa.exists().where(types.typname == column_type.name, types.typtype == "d", types.typtypmod >= 0)
+    return column_type if connection.scalar(sa.select(bounded)) else base_type(column_type.data_type, connection)
 
 
-def keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -> bool:
+def keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> bool:
     """Tell whether a column, of whatever type it is by now, keeps values of its kind as they are, or refuses them."""
+    database = dialect.connection.dialect.name
     if isinstance(column_type, sa.types.NullType):  # SQLite has columns without a type, which change nothing
-        return dialect.connection.dialect.name == "sqlite"
+        return database == "sqlite"
     own = dialect.column_type(kind)
     if isinstance(own, sa.String):
-        bounded = getattr(dialect.text_type(key=True), "length", None)  # as only texts of a key are
-        if isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
+        bounded = getattr(dialect.text_type(key=True), "length", None)
+        if key and isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
             return True
-        if dialect.connection.dialect.name in _PAD_OR_CUT:
+        if database in _PAD_OR_CUT:
             return _is_text(column_type, dialect)
         return isinstance(column_type, sa.String) and not isinstance(column_type, sa.Enum)
     if kind is Kind.INSTANT:
-        # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
-        digits = [getattr(column_type, "precision", None), getattr(column_type, "fsp", 6) or 0]
-        cut = any(count is not None and count < 6 for count in digits)
-        zone, spelled = "WITH TIME ZONE", dialect.connection.dialect
-        loses_zone = zone in own.compile(spelled) and zone not in column_type.compile(spelled)
-        return isinstance(column_type, sa.DateTime) and not cut and not loses_zone
+        return _keeps_instants(column_type, own, dialect)
+    if kind is Kind.BOOL and (isinstance(column_type, sa.Boolean) or database == "postgresql"):
+        return isinstance(column_type, sa.Boolean)
     if kind in (Kind.INT, Kind.BOOL):
-        if isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float):
-            return (column_type.scale or 0) >= 0
-        return isinstance(column_type, sa.Integer) or (kind is Kind.BOOL and isinstance(column_type, sa.Boolean))
+        # With decimals a whole number has zeros behind a point once it is a text.
+        decimal = isinstance(column_type, sa.Numeric) and not isinstance(column_type, sa.Float)
+        return isinstance(column_type, sa.Integer) or (decimal and not column_type.scale)  # type: ignore[attr-defined]
     if kind is Kind.JSON:
         return isinstance(column_type, sa.JSON)
     # Oracle's DATE, of which SQLAlchemy says that it has a time, is what a date's column is there.
@@ -61,10 +64,31 @@ def keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect) -
     return oracle_date or kind_of_type(column_type, dialect) is kind
 
 
+def _keeps_instants(
+    column_type: sa.types.TypeEngine[Any], own: sa.types.TypeEngine[Any], dialect: Dialect
+) -> bool:
+    """Tell whether a column keeps instants to the microsecond, or refuses them."""
+    database = dialect.connection.dialect
+    # PostgreSQL's timestamps have a precision, those of MySQL say fsp, and without one have whole seconds.
+    digits = [getattr(column_type, "precision", None), getattr(column_type, "fsp", 6) or 0]
+    if any(count is not None and count < 6 for count in digits):
+        return False
+    if database.name == "sqlite":  # keeps them as texts
+        return isinstance(column_type, sa.DateTime | sa.String) and not isinstance(column_type, sa.Enum)
+    if database.name not in _PAD_OR_CUT:  # may have types of its own, of which SQLAlchemy knows nothing
+        return not isinstance(column_type, sa.Date | sa.Time | sa.String | sa.Numeric | sa.Integer)
+    zone = "WITH TIME ZONE"
+    loses_zone = zone in own.compile(database) and zone not in column_type.compile(database)
+    return isinstance(column_type, sa.DateTime) and not loses_zone
+
+
 def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
     """Tell whether a type holds texts of any length, and nothing but texts."""
     if not isinstance(column_type, sa.String) or isinstance(column_type, sa.Enum):
         return False
+    if dialect.connection.dialect.name in _MYSQL:
+        # Of a stage's longer texts MariaDB copies a part into shorter ones, without a word.
+        return isinstance(column_type, mysql.LONGTEXT)
     # As a plain string PostgreSQL's "char" and name are reflected, which cut what is longer.
     cuts = type(column_type) is sa.String and dialect.connection.dialect.name == "postgresql"
     return isinstance(column_type, sa.Text) or (column_type.length is None and not cuts)

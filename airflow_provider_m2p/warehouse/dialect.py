@@ -37,6 +37,8 @@ class Dialect:
 
     #: Prefixes of ``CREATE TABLE`` for the stage. Without one, the stage is an ordinary table that is swept later.
     stage_prefixes: ClassVar[Sequence[str]] = ()
+    #: Prefixes of ``CREATE TABLE`` for a stage that must outlive the connection.
+    review_prefixes: ClassVar[Sequence[str]] = ()
     #: Whether rows are staged as lines of COPY text rather than as cells.
     takes_lines: ClassVar[bool] = False
     #: In which isolation a load runs, whatever the engine's own is. ``None`` is the database's default.

@@ -23,13 +23,21 @@ class _Known(NamedTuple):
     :param codes: their SQLSTATEs, MySQL's numbers or SQLite's names.
     :param advice: what to do about them.
     :param said: what databases say, for drivers that give none of those.
+    :param only: what they must say, because a code alone may mean many things.
     :param error: what they become.
     """
 
     codes: str
     advice: str
     said: str = ""
+    only: str = ""
     error: type[M2PLoadError] = M2PLoadError
+
+    def fits(self, code: str, said: str) -> bool:
+        """Tell whether an error is one of them."""
+        if re.fullmatch(self.codes, code):
+            return re.search(self.only, said) is not None
+        return bool(self.said) and code in ("", _INTERNAL) and re.search(self.said, said) is not None
 
 
 _KNOWN: Final = [
@@ -55,8 +63,8 @@ _KNOWN: Final = [
     ),
     _Known(
         r"1406|22001",
-        "Keys, tenant and load ids may have 255 characters in databases other than PostgreSQL and SQLite. Change back "
-        "what somebody else made shorter.",
+        "Keys, tenant and load ids may have 255 characters in databases other than PostgreSQL and SQLite. If it is "
+        "something else, change back what somebody made shorter.",
     ),
     _Known(
         r"1071",
@@ -77,22 +85,30 @@ _KNOWN: Final = [
         "index, may have 2.6 kB: choose other key_columns.",
     ),
     _Known(
-        r"22003",
+        r"22003|1264",
         "A number has more digits than its column can hold: change back what somebody else made smaller, or exclude "
         "the field (exclude_columns).",
     ),
     _Known(
-        r"23...|P0001|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
+        r"23...|P000[14]|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
         "Somebody else's constraint, index or trigger does not take these rows: change or drop it.",
     ),
     _Known(
         r"42P01",
         "Somebody dropped it meanwhile. Or a pooler changes sessions between transactions, as PgBouncer does in its "
         "transaction mode: let loads connect directly, or in session mode.",
+        only="_m2p_stage",
     ),
+    _Known(r"42P01", "Somebody dropped it meanwhile, or somebody else's trigger looks for it in vain."),
     _Known(
         r"55000",
         "A replicated table without a key takes no changes of its rows: have its owner set REPLICA IDENTITY FULL.",
+        only="replica identity",
+    ),
+    _Known(
+        r"42P10",
+        "The table is replicated in parts: have the publication's columns and conditions fit its REPLICA IDENTITY.",
+        only="^cannot (update|delete)",
     ),
     _Known(
         r"1173|3750",
@@ -186,14 +202,15 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
         )
     refusal = f"The warehouse refused the load into {table}: {what}. Nothing was written."
     for known in _KNOWN:
-        if re.fullmatch(known.codes, code) or (known.said and code in ("", _INTERNAL) and re.search(known.said, said)):
+        if known.fits(code, said):
             return known.error(f"{refusal} {known.advice}")
     return M2PLoadError(refusal)
 
 
 def _is_raised(error: BaseException) -> bool:
     """Tell whether a function of PostgreSQL's own language raised an error."""
-    return getattr(getattr(error, "diag", None), "source_function", None) == "exec_stmt_raise"
+    function = getattr(getattr(error, "diag", None), "source_function", None)
+    return function in ("exec_stmt_raise", "exec_stmt_assert")
 
 
 def _code(error: BaseException | None) -> str:

@@ -53,6 +53,8 @@ class Postgres(Dialect):
     """PostgreSQL by psycopg 3 or psycopg2, whichever the engine uses."""
 
     stage_prefixes: ClassVar[Sequence[str]] = ("TEMPORARY",)
+    # Where all tables are replicated, it is not: nobody could make it there before its rows come.
+    review_prefixes: ClassVar[Sequence[str]] = ("UNLOGGED",)
     takes_lines: ClassVar[bool] = True
     # Who waited for the lock must see what its holder committed.
     isolation_level: ClassVar[str | None] = "READ COMMITTED"

@@ -266,13 +266,17 @@ def _staged(dialect: Dialect, spec: LoadSpec, record: dict[str, Any]) -> Staged:
     """Return a stage from what :func:`_staged_as_dict` made of it, with the types that its columns have."""
     # Where no row has a field, as of arrays that are all empty, there is no table.
     there = dialect.connection if record["columns"] else None
+    gone = M2PLoadError(
+        f"The rows of staged load {spec.load_id!r} are gone: somebody dropped the table {record['table']}, or changed "
+        "it, or the database crashed, which empties it. Nothing was written. Stage the load again and review the new "
+        "plan."
+    )
     try:
         table = sa.Table(record["table"], sa.MetaData(), schema=spec.schema, autoload_with=there)
     except sa.exc.NoSuchTableError:
-        raise M2PLoadError(
-            f"The rows of staged load {spec.load_id!r} are gone: somebody dropped the table {record['table']}. Nothing "
-            "was written. Stage the load again and review the new plan."
-        ) from None
+        raise gone from None
+    if there is not None and there.scalar(sa.select(sa.func.count()).select_from(table)) != record["rows"]:
+        raise gone
     columns = [Field(tuple(path), tokens) for path, tokens in record["columns"]]
     kinds = [Kind(kind) for kind in record["kinds"]]
     key = tuple(tuple(path) for path in record["key"])

@@ -88,7 +88,8 @@ def stage_table(
     :param in_place: whether it is to become a table.
     """
     temporary = not (for_review or in_place)
-    table = sa.Table(
+    prefixes = dialect.stage_prefixes if temporary else dialect.review_prefixes if for_review else ()
+    return sa.Table(
         name,
         sa.MetaData(),
         *columns,
@@ -96,13 +97,8 @@ def stage_table(
         sa.Column("raw_hash", sa.String(32), nullable=not in_place),
         order_column(),
         schema=None if temporary else schema,
-        prefixes=list(dialect.stage_prefixes) if temporary else [],
+        prefixes=list(prefixes),
     )
-    if for_review:
-        # It has no key. Where all tables are replicated, rows that came twice could not be deleted from it.
-        identity = sa.DDL("ALTER TABLE %(fullname)s REPLICA IDENTITY FULL")  # type: ignore[no-untyped-call]
-        sa.event.listen(table, "after_create", identity.execute_if(dialect="postgresql"))
-    return table
 
 
 def sweep(dialect: Dialect, schema: str | None) -> list[str]:

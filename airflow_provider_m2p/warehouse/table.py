@@ -73,7 +73,7 @@ class Target:
         # A table comes into being together with its columns in the books, perhaps since they were read.
         known = known or books.columns(spec.table)
         found = inspector.get_columns(spec.table, schema=spec.schema)
-        reflected = target.present = {c["name"]: base_type(c["type"]) for c in found}
+        reflected = target.present = {c["name"]: base_type(c["type"], dialect.connection) for c in found}
         # What the database fills itself nobody else can fill: no field gets into that.
         filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
         target.unapplied = {name for name in unapplied if name in reflected}
@@ -245,8 +245,9 @@ class Target:
         own = [c.name for c in self.meta_columns() if isinstance(c.type, sa.DateTime) and c.name in self.present]
         held = [(name, Kind.INSTANT, "its times") for name in own]
         held += [(c.name, c.kind, f"the field {names.show(c.path)!r}") for c in self.columns.values()]
+        keys = self.key_names(list(self.columns.values()))
         for name, kind, what in held:
-            if kind is not Kind.CHILD and not keeps(self.present[name], kind, self.dialect):
+            if kind is not Kind.CHILD and not keeps(self.present[name], kind, self.dialect, key=name in keys):
                 raise M2PSchemaError(
                     f"Column {name!r} of table {self.spec.table!r} has the type {self.present[name]} by now, which "
                     f"cannot hold {what} exactly. Change it back, or load into another table."

@@ -184,14 +184,20 @@ def test_a_check_constraint_of_others_shows_no_value(warehouse: Warehouse) -> No
     assert str(price) not in shown
 
 
-@pytest.mark.parametrize(("using", "code"), [("", "P0001"), ("USING ERRCODE = 'check_violation'", "23514")])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("RAISE EXCEPTION 'customer % is wrong', new.id", "P0001"),
+        ("RAISE EXCEPTION 'customer % is wrong', new.id USING ERRCODE = 'check_violation'", "23514"),
+        ("ASSERT new.id > '8', 'customer ' || new.id || ' is wrong'", "P0004"),
+    ],
+)
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_a_trigger_of_others_shows_no_value(postgres: Warehouse, driver: str, using: str, code: str) -> None:
+def test_a_trigger_of_others_shows_no_value(postgres: Warehouse, driver: str, body: str, code: str) -> None:
     postgres = Warehouse(driver, postgres.url.set(drivername=f"postgresql+{driver}"))
     postgres.load(ROWS)
     postgres.execute(
-        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS "
-        f"$$BEGIN RAISE EXCEPTION 'customer % is wrong', new.id {using}; END$$"
+        f"CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body}; RETURN new; END$$"
     )
     postgres.execute("CREATE TRIGGER t BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION no()")
     shown = refused(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.warehouse import column_types
+from airflow_provider_m2p.warehouse.dialect import Dialect
 from tests.integration.warehouse.streams import Pages, Warehouse
 
 MODES = ["replace", "upsert", "history"]
@@ -257,17 +261,18 @@ def test_a_column_that_somebody_made_a_text_takes_all(postgres: Warehouse, value
     ("value", "kept_as"),
     [
         *((1.5, kept_as) for kept_as in ("numeric(10,2)", "bigint", "float8")),
-        *((1.5, kept_as) for kept_as in ("money", "amount")),
-        *((1, kept_as) for kept_as in ("float8", "numeric(4,-2)", "money")),
+        *((1.5, kept_as) for kept_as in ("money", "amount", "price")),
+        *((1, kept_as) for kept_as in ("float8", "numeric(4,-2)", "numeric(9,2)", "money")),
         *(("2024-01-01T00:00:00Z", kept_as) for kept_as in ("date", "timestamptz(0)", "timestamp", "time", "timetz")),
         *(("abc", kept_as) for kept_as in ("char(10)", "varchar(3)", '"char"', "name")),
         ("2024-01-01", "timestamptz"),
-        (True, "char(5)"),
+        *((True, kept_as) for kept_as in ("char(5)", "integer")),
     ],
 )
 def test_a_column_that_would_change_values_now_is_refused(postgres: Warehouse, value: Any, kept_as: str) -> None:
     postgres.load([{"id": "1", "v": value}])
     postgres.execute("CREATE DOMAIN amount AS numeric(10,2)")
+    postgres.execute("CREATE DOMAIN price AS amount")
     postgres.execute(f"ALTER TABLE products ALTER v TYPE {kept_as} USING CAST(NULL AS {kept_as})")
     with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
         postgres.loader().check()
@@ -290,8 +295,9 @@ def test_a_column_that_would_change_the_time_of_a_load_is_refused(postgres: Ware
         (1, 2, "integer"),
         (1, 2, "numeric(12,0)"),
         (1, 2, "amount"),
-        ("a", "b" * 99, "words"),
-        ("a", "b" * 99, "varchar"),
+        (Decimal("1.50"), Decimal("2.123456789012345678901"), "price"),
+        ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00.123456Z", "moment"),
+        *(("a", "b" * 99, kept_as) for kept_as in ("words", "title", "varchar")),
         (True, False, "boolean"),
     ],
 )
@@ -299,10 +305,14 @@ def test_a_column_that_keeps_its_values_in_another_type_is_loaded(postgres: Ware
     postgres.load([{"id": "1", "v": value}])
     postgres.execute("CREATE DOMAIN amount AS bigint CHECK (VALUE > 0)")
     postgres.execute("CREATE DOMAIN words AS text")
+    postgres.execute("CREATE DOMAIN title AS varchar")
+    postgres.execute("CREATE DOMAIN number AS numeric CHECK (VALUE > 0)")
+    postgres.execute("CREATE DOMAIN price AS number")
+    postgres.execute("CREATE DOMAIN moment AS timestamptz")
     postgres.execute(f"ALTER TABLE products ALTER v TYPE {kept_as} USING v::{kept_as}")
     assert counts(postgres.load([{"id": "1", "v": later}])) == (0, 1, 0, 0)
     (row,) = postgres.read()
-    assert row["v"] == later
+    assert row["v"] == (datetime.fromisoformat(later) if kept_as == "moment" else later)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +320,10 @@ def test_a_column_that_keeps_its_values_in_another_type_is_loaded(postgres: Ware
     [
         *(("2024-01-01T00:00:00.5Z", kept_as) for kept_as in ("DATETIME", "DATETIME(3)", "TIMESTAMP NULL", "DATE")),
         *(("007", kept_as) for kept_as in ("BIGINT", "DOUBLE", "DECIMAL(65,30)", "ENUM('007')", "TIME")),
-        *(("007", kept_as) for kept_as in ("CHAR(10)", "VARCHAR(3)", "BINARY(10)")),
+        *(("007", kept_as) for kept_as in ("CHAR(10)", "VARCHAR(3)", "VARCHAR(255)", "BINARY(10)")),
+        *(("007", kept_as) for kept_as in ("TINYTEXT", "TEXT", "MEDIUMTEXT")),
         (1.5, "DECIMAL(10,2)"),
-        *((1, kept_as) for kept_as in ("DOUBLE", "YEAR")),
+        *((1, kept_as) for kept_as in ("DOUBLE", "YEAR", "DECIMAL(9,2)")),
     ],
 )
 def test_a_column_that_would_change_values_in_mariadb_is_refused(mariadb: Warehouse, value: Any, kept_as: str) -> None:
@@ -320,6 +331,31 @@ def test_a_column_that_would_change_values_in_mariadb_is_refused(mariadb: Wareho
     mariadb.execute(f"ALTER TABLE products MODIFY v {kept_as}")
     with pytest.raises(M2PSchemaError, match="Column 'v' of table 'products' has the type .* by now, which cannot hold"):
         mariadb.load([{"id": "1", "v": value}])
+
+
+def test_the_times_of_a_load_in_a_sqlite_table_that_somebody_made(sqlite: Warehouse) -> None:
+    own = "_m2p_load_id TEXT NOT NULL, _m2p_loaded_at TEXT NOT NULL, _m2p_row_hash TEXT NOT NULL, _m2p_raw_hash TEXT NOT NULL"
+    key = "_m2p_tenant_id TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (_m2p_tenant_id, id)"
+    sqlite.execute(f"CREATE TABLE products ({own}, _m2p_deleted_at VARCHAR(40), {key})")
+    for result in ((2, 0, 0, 0), (0, 0, 2, 0)):
+        assert counts(sqlite.load([{"id": "a"}, {"id": "b"}])) == result
+    assert counts(sqlite.load([{"id": "a"}])) == (0, 0, 1, 1)
+    (deleted_at,) = [row["_m2p_deleted_at"] for row in sqlite.read(meta=True) if row["id"] == "b"]
+    assert datetime.fromisoformat(deleted_at).microsecond
+
+
+class TimeOfItsOwn(sa.types.TypeEngine[Any]):
+    """As some databases' dialects have it."""
+
+
+@pytest.mark.parametrize(
+    ("column_type", "keeps_it"),
+    [(TimeOfItsOwn(), True), (sa.TIMESTAMP(timezone=True), True), (sa.DateTime(), True), (sa.Date(), False), (sa.Time(), False)],
+)
+def test_instants_in_other_databases(postgres: Warehouse, column_type: Any, keeps_it: bool) -> None:
+    with postgres.engine.connect() as connection, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection.dialect, "name", "snowflake")
+        assert column_types.keeps(column_type, Kind.INSTANT, Dialect(connection), key=False) is keeps_it
 
 
 @pytest.mark.parametrize("kept_as", ["BOOLEAN", "JSON", "TIME", "DATE", "TIMESTAMP", "NUMERIC", "STRING"])
@@ -558,5 +594,26 @@ def test_where_all_tables_are_replicated(postgres: Warehouse, mode: str, replica
         assert counts(postgres.load(twice, write_mode=mode, load_id="load-2")) == (2, 0, 0, 0)
     loader = postgres.loader(load_id="reviewed", table="reviewed", write_mode=mode, child_tables=True)
     loader.stage(Pages([[{"id": "a", "fees": [1]}, {"id": "a", "fees": [1, 2]}]]))
+    with postgres.engine.connect() as connection:  # a replica, which does not have the stage, would stand still
+        published = connection.execute(sa.text("SELECT tablename FROM pg_publication_tables")).scalars().all()
+    assert not [name for name in published if name.startswith("_m2p_stage_")]
     assert counts(loader.publish().as_dict()) == (1, 0, 0, 0)
     assert [row["value"] for row in postgres.read("reviewed__fees")] == [1, 2]
+
+
+def test_a_publication_that_leaves_out_what_tells_rows_apart(postgres: Warehouse) -> None:
+    postgres.load([{"id": "a", "v": 1}])
+    postgres.execute("CREATE PUBLICATION dear FOR TABLE products WHERE (v > 0)")
+    with pytest.raises(M2PLoadError, match="cannot update table .* Nothing was written. The table is replicated in parts"):
+        postgres.load([{"id": "a", "v": 2}])
+    assert postgres.read() == [{"id": "a", "v": 1}]
+
+
+def test_a_trigger_that_misses_its_own_table(postgres: Warehouse) -> None:
+    postgres.load([{"id": "a", "v": 1}])
+    postgres.execute(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (1); RETURN new; END$$"
+    )
+    postgres.execute("CREATE TRIGGER t BEFORE UPDATE ON products FOR EACH ROW EXECUTE FUNCTION note()")
+    with pytest.raises(M2PLoadError, match="audit.*does not exist. Nothing was written. .*somebody else's trigger"):
+        postgres.load([{"id": "a", "v": 2}])
