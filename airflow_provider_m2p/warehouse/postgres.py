@@ -19,7 +19,7 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.errors import lock_timed_out
 from airflow_provider_m2p.warehouse.lookup import INCOMPLETE, Finder, Held, Others
 from airflow_provider_m2p.warehouse.reading import ReadAgain
-from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH, VALID_TO
+from airflow_provider_m2p.warehouse.table import DELETED_AT, RAW_HASH, ROW_HASH, TENANT, VALID_TO
 
 _CELL, _ROW = "\x1e", "\x1f"
 _LOOK_SECONDS = 300
@@ -39,7 +39,8 @@ _PRIVILEGES = sa.text("""
             FROM pg_catalog.pg_class AS e JOIN pg_catalog.pg_namespace AS o ON o.oid = e.relnamespace
             WHERE CAST(:schema AS text) IS NULL AND (
                     e.relname IN (:table, '_m2p_columns', '_m2p_loads', '_m2p_staged')
-                    OR (:children AND starts_with(e.relname, CAST(:table AS text) || '__'))
+                    OR (:children AND starts_with(e.relname, CAST(:table AS text) || '__') AND e.relkind IN ('r', 'p')
+                        AND EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = e.oid AND attname = :tenant))
                 ) AND e.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.oid <> n.oid AND pg_table_is_visible(e.oid)
         ) AS elsewhere
     FROM (SELECT coalesce(CAST(:schema AS text), current_schema()) AS name) AS asked
@@ -327,7 +328,7 @@ class Postgres(Dialect):
         return find
 
     def check(self, table: sa.Table, *, with_children: bool) -> None:
-        asked = {"schema": table.schema, "table": table.name, "children": with_children}
+        asked = {"schema": table.schema, "table": table.name, "children": with_children, "tenant": TENANT}
         row = self.connection.execute(_PRIVILEGES, asked).one()
         if row.schema is None:
             raise M2PWarehouseAccessError(f"The schema {table.schema!r} does not exist. Create it, or name another.")

@@ -486,3 +486,16 @@ def test_a_search_path_that_leads_elsewhere_is_refused(postgres: Warehouse, way:
         assert other.load([{"id": "c"}], schema="public", complete=False)["table"] == "public.products"
     finally:
         other.close()
+
+
+def test_what_else_is_called_like_a_child_table_in_the_search_path_does_not_matter(postgres: Warehouse) -> None:
+    postgres.execute("CREATE SCHEMA etl")
+    other = Warehouse("psycopg", postgres.url.update_query_dict({"options": "-csearch_path=etl,public"}))
+    try:
+        for value in (1, 2):
+            other.load([{"id": "a", "fees": [value]}], child_tables=True)
+            postgres.execute("CREATE OR REPLACE VIEW products__active AS SELECT * FROM etl.products")
+            postgres.execute("CREATE TABLE IF NOT EXISTS products__notes (note text)")
+        assert other.read("products__fees") == [{"id": "a", "value": 2}]
+    finally:
+        other.close()
