@@ -87,18 +87,27 @@ class RowReader:
         self._code: Compiled | None = None
         self._values = _Values()
 
-    def read(self, rows: list[msgspec.Raw], page: int, *, cells: bool = True, has_escapes: bool = True) -> Rows:
+    def read(
+        self,
+        rows: list[msgspec.Raw],
+        page: int,
+        *,
+        whole: list[msgspec.Raw] | None = None,
+        cells: bool = True,
+        has_escapes: bool = True,
+    ) -> Rows:
         """
-        Read the rows of one page.
+        Read the rows of one page, or some of them.
 
         :param rows: the rows as they were sent.
         :param page: the page's number, for messages.
+        :param whole: all rows of the page, if these are some. What rows look like is learned from all at once.
         :param cells: whether the cells are wanted, beside the lines.
         :param has_escapes: see :class:`~airflow_provider_m2p.client.page.Page`.
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: rows without their key.
         """
-        parts = self._parts(rows, page, lambda code, values: _forms(code, values, cells, has_escapes))
+        parts = self._parts(rows, page, lambda code, values: _forms(code, values, cells, has_escapes), whole or rows)
         if not rows or not self.shape.columns:
             return Rows([b""] * len(rows), [[] for _ in self.shape.columns] if cells else [])
         columns = zip(*(texts for _, texts in parts), strict=True)
@@ -116,22 +125,22 @@ class RowReader:
         :raises M2PResponseError: a row cannot be understood.
         :raises M2PSchemaError: rows without their key.
         """
-        parts = self._parts(rows, page, lambda _, values: values)
+        parts = self._parts(rows, page, lambda _, values: values, rows)
         assert self._code is not None
         return [(column.type, [*chain(*own)]) for column, *own in zip(self._code.columns, *parts, strict=True)]
 
-    def _parts(self, rows: list[msgspec.Raw], page: int, write: _Write[_T]) -> list[_T]:
+    def _parts(self, rows: list[msgspec.Raw], page: int, write: _Write[_T], whole: list[msgspec.Raw]) -> list[_T]:
         """Return what ``write`` makes of the columns of each few rows."""
-        if self._code is None and len(rows) > _SAMPLE:
+        if self._code is None and len(whole) > _SAMPLE:
             # A few rows of the first page are likely to show what all rows look like.
-            self.shape.observe(rows[:_SAMPLE], page)
+            self.shape.observe(whole[:_SAMPLE], page)
             self._code = Compiled(self.shape, self._values.json, self._values.text)
         if self._code is not None:
             try:
                 return self._run(self._code, rows, write)
             except _MISFITS:
                 self._code = None
-        self.shape.observe(rows, page)
+        self.shape.observe(whole, page)
         code = Compiled(self.shape, self._values.json, self._values.text)
         try:
             try:

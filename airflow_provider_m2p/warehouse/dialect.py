@@ -51,6 +51,8 @@ class Dialect:
     adds_key_last: ClassVar[bool] = False
     #: Whether :meth:`transaction` keeps other loads of the table out. If not, rows of the books are locked.
     locks: ClassVar[bool] = False
+    #: How many rows are read, and written, at a time.
+    batch_rows: ClassVar[int] = 1000
     #: The most columns a table may have.
     max_columns: ClassVar[int] = 1000
     #: The most parameters of one statement.

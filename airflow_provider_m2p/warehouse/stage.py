@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_m2p.columns.names import Path
     from airflow_provider_m2p.columns.shape import Shape
 
-_FLUSH_ROWS: Final = 1000
 _OWN_COLUMNS: Final = 3
 
 
@@ -149,15 +148,16 @@ class Stage:
         if asked.others is not None:
             self._add_others(asked, asked.others())
         else:
-            rows = self._read(page.rows, page.number, page.has_escapes)
-            self._put(range(first, first + len(page.rows)), row_hashes(rows.lines), hashes, rows, page)
-        if len(self._lines) + len(self._cells) + len(self._same) >= _FLUSH_ROWS:
-            self.flush()
+            for start in range(0, len(page.rows), self._dialect.batch_rows):
+                some = slice(start, start + self._dialect.batch_rows)
+                rows = self._read(page.rows[some], page, page.rows)
+                canonical = row_hashes(rows.lines)
+                self._put(range(first + start, first + start + len(canonical)), canonical, hashes[some], rows, page)
 
     def _add_others(self, asked: _Asked, others: Others) -> None:
         """Take in the rows that the target does not hold just as they were sent; some it holds in another spelling."""
         page, places = asked.page, list(others)
-        rows = self._read([page.rows[n] for n in places], page.number, page.has_escapes)
+        rows = self._read([page.rows[n] for n in places], page)
         canonical = row_hashes(rows.lines)
         # Arrays may have to be read anew although the row is the same: in another form than they were stored in.
         always = self._child_stage is not None
@@ -175,19 +175,19 @@ class Stage:
             page,
         )
 
-    def _read(self, raws: list[msgspec.Raw], page: int, has_escapes: bool) -> Rows:
+    def _read(self, raws: list[msgspec.Raw], page: Page, whole: list[msgspec.Raw] | None = None) -> Rows:
         # Lines give the canonical hash everywhere; cells are wanted where there is no COPY, and to look into rows.
         cells = not self._dialect.takes_lines or self._child_stage is not None
-        rows = self._reader.read(raws, page, cells=cells, has_escapes=has_escapes)
+        rows = self._reader.read(raws, page.number, whole=whole, cells=cells, has_escapes=page.has_escapes)
         self._fit()
-        if has_escapes:
+        if page.has_escapes:
             json_cells = {place for place, kind in enumerate(self._kinds) if kind is Kind.JSON}
             names = [show(column.path) for column in self.shape.columns]
-            self._dialect.refuse_unstorable(rows.lines, names, json_cells, page)
+            self._dialect.refuse_unstorable(rows.lines, names, json_cells, page.number)
         return rows
 
     def _put(self, orders: Sequence[int], canonical: list[str], hashes: list[str], rows: Rows, page: Page) -> None:
-        """Put whole rows into what waits to be written, and the elements of their arrays into their stages."""
+        """Put whole rows with those that wait to be written, and the elements of their arrays into their stages."""
         if self._dialect.takes_lines:
             self._lines += [
                 f"{order}\t{row_hash}\t{raw_hash}\t".encode() + line
@@ -197,6 +197,8 @@ class Stage:
             self._cells += zip(map(str, orders), canonical, hashes, *self._storable(rows.columns), strict=True)
         if self._child_stage is not None and orders:
             self._put_elements(orders, rows.columns, page)
+        if len(self._lines) + len(self._cells) + len(self._same) >= self._dialect.batch_rows:
+            self.flush()
 
     def _put_elements(self, orders: Sequence[int], cells: list[list[str | None]], page: Page) -> None:
         """Stage the elements of the rows' arrays, each under its row's own order."""
@@ -232,11 +234,9 @@ class Stage:
         :param orders: those of the parents' rows.
         """
         if elements:
-            rows = self._read(elements, page.number, page.has_escapes)
+            rows = self._read(elements, page)
             self._put(orders, row_hashes(rows.lines), self._raw_hashes(elements), rows, page)
             self.rows += len(elements)
-            if len(self._lines) + len(self._cells) >= _FLUSH_ROWS:
-                self.flush()
 
     def _ask(self, page: Page) -> _Asked:
         """Begin to look up the rows of a page in the target."""

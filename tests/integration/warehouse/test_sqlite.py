@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PResponseError, M2PSchemaError
 from airflow_provider_m2p.warehouse.sqlite import SQLite
 from tests.integration.warehouse.streams import Warehouse, counts
 
@@ -324,3 +324,18 @@ def test_a_load_keeps_other_writers_out_from_the_first_statement(sqlite: Warehou
                 connection.exec_driver_sql("UPDATE products SET id = 'b'")
             dialect.close()
     assert sqlite.read() == [{"id": "b"}]
+
+
+def test_a_page_is_written_in_parts_and_known_as_a_whole(sqlite: Warehouse) -> None:
+    page: list[dict[str, Any]] = [{"id": f"p{n:03}", "v": n} for n in range(250)]
+    page[10]["late"] = True
+    page[170] |= {"v": 1.5, "new": "x"}
+    page[240]["v"] = "text"
+    assert sqlite.load(page)["inserted"] == 250
+    assert [row["v"] for row in sqlite.read()] == [str(row["v"]) for row in page]
+    assert [row["id"] for row in sqlite.read() if row["late"] or row["new"]] == ["p010", "p170"]
+    del page[130]["id"], page[240]["id"]
+    with pytest.raises(M2PSchemaError, match="2 of 250 rows of page 0 lack a value of the key"):
+        sqlite.load(page)
+    with pytest.raises(M2PResponseError, match="Page 0, row 222 is not an object"):
+        sqlite.load([*page[:100], *page[131:222], *page[:31], 5])
