@@ -35,18 +35,22 @@ _HINTS = {
 }
 _LONGEST_SAYING = 100_000
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-#: Numbers that are nobody's. Each ends where no other digits follow, as they do within a longer number.
-_HARMLESS = r"""
-    \b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b  # a request id
-    | \b20[2-9]\d[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?!\d)  # a time, and nobody's birthday
-    | (?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?=\d)|(?!\d))){4}(?![()./_\u2010-\u2015-]{0,2}\d)  # a host
-    | (?<![\d./-])(?<!\d[ ])(?:\d{1,7}\.\d\d|\d{1,4}/\d{1,4})(?![ ()./_\u2010-\u2015-]{0,3}\d)  # an amount, a quota
+#: What may stand between the digits of a number.
+_GAP = r"[ ()./_*|\u00b7\u2010-\u2015\u2212-]"
+#: Numbers that are nobody's, unless they are a part of a longer one.
+_HARMLESS = rf"""
+    \b[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}\b  # a request id
+    | \b20[2-9]\d[-/](?:0[1-9]|1[0-2])[-/](?:0[1-9]|[12]\d|3[01])  # a time, and nobody's birthday
+        (?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?(?![./_-]?\d)
+    | (?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?=\d)|(?!\d))){{4}}(?![()./_\u2010-\u2015-]{{0,2}}\d)  # a host
+    | (?<!\d)(?<!\d{_GAP})(?<!\d{_GAP * 2})(?<!\d{_GAP * 3})  # an amount, or so many of so many
+        (?:\d{{1,7}}\.\d\d|\d{{1,4}}/\d{{1,4}})(?!{_GAP}{{0,3}}\d)
 """
 _PERSONAL = re.compile(
     rf"""
     (?P<harmless>{_HARMLESS})
-    | \+?\d(?:\d|[ ()./_\u2010-\u2015-]{{1,3}}(?!{_HARMLESS})\d){{5,}}
-    | (?<![A-Za-z])[A-Za-z]{{5}}\d{{4}}[A-Za-z](?![A-Za-z])
+    | \+?\d(?:\d|{_GAP}{{1,3}}(?!{_HARMLESS})\d){{5,}}
+    | (?<![A-Za-z])(?:[A-Za-z]{{5}}\d{{4}}[A-Za-z]|[A-Z]{{5}}[ -]\d{{4}}[ -][A-Z])(?![A-Za-z])
     | [^\s@<>(),;:]+@[^\s@<>(),;:]+
     """,
     re.VERBOSE,
