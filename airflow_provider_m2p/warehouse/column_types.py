@@ -13,16 +13,17 @@ from airflow_provider_m2p.warehouse.dialect import Dialect
 _MYSQL: Final = ("mysql", "mariadb")
 #: Databases in which a type with a length pads texts, or cuts spaces at their end.
 _PAD_OR_CUT: Final = ("postgresql", *_MYSQL)
+_DOMAIN_HAS_LIMIT: Final = sa.text("""
+    SELECT typtypmod >= 0 FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+    WHERE typname = :name AND (nspname = :schema OR (CAST(:schema AS text) IS NULL AND pg_type_is_visible(t.oid)))
+""")
 
 
 def wider_by_now(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> Kind:
     """Return the kind of a column as its table has it: that of the books, or a wider one."""
     if kind is Kind.TEXT or kind_of_type(dialect.column_type(kind), dialect) is Kind.TEXT:
         return kind
-    now = kind_of_type(column_type, dialect)
-    bounded = dialect.text_type(key=True)  # which are texts that only a key has
-    if key and isinstance(column_type, sa.String) and column_type.length == bounded.length:  # type: ignore[attr-defined]
-        now = Kind.TEXT
+    now = kind_of_type(column_type, dialect, key=key)
     return now if now is Kind.TEXT or (now is Kind.NUMBER and kind is Kind.INT) else kind
 
 
@@ -31,9 +32,9 @@ def base_type(column_type: sa.types.TypeEngine[Any], connection: sa.Connection) 
     if not isinstance(column_type, postgresql.DOMAIN):
         return column_type
     # Of a domain SQLAlchemy does not tell the length or precision.
-    types = sa.table("pg_type", *map(sa.column, ("typname", "typtype", "typtypmod")), schema="pg_catalog").c
-    bounded = sa.exists().where(types.typname == column_type.name, types.typtype == "d", types.typtypmod >= 0)
-    return column_type if connection.scalar(sa.select(bounded)) else base_type(column_type.data_type, connection)
+    asked = {"name": column_type.name, "schema": column_type.schema}
+    has_limit = connection.scalar(_DOMAIN_HAS_LIMIT, asked)
+    return column_type if has_limit else base_type(column_type.data_type, connection)
 
 
 def keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *, key: bool) -> bool:
@@ -41,10 +42,11 @@ def keeps(column_type: sa.types.TypeEngine[Any], kind: Kind, dialect: Dialect, *
     database = dialect.connection.dialect.name
     if isinstance(column_type, sa.types.NullType):  # SQLite has columns without a type, which change nothing
         return database == "sqlite"
+    if getattr(column_type, "zerofill", False):  # MySQL's numbers, which have zeros in front once they are texts
+        return False
     own = dialect.column_type(kind)
     if isinstance(own, sa.String):
-        bounded = getattr(dialect.text_type(key=True), "length", None)
-        if key and isinstance(column_type, sa.VARCHAR) and column_type.length == bounded:
+        if key and _is_text_of_key(column_type, dialect):
             return True
         if database in _PAD_OR_CUT:
             return _is_text(column_type, dialect)
@@ -94,9 +96,19 @@ def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
     return isinstance(column_type, sa.Text) or (column_type.length is None and not cuts)
 
 
-def kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind | None:
+def _is_text_of_key(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
+    """Tell whether a type is that of a key's texts, which are bounded in some databases, as others' never are."""
+    bounded = getattr(dialect.text_type(key=True), "length", None)
+    return isinstance(column_type, sa.VARCHAR) and column_type.length == bounded
+
+
+def kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect, *, key: bool = False) -> Kind | None:
     """Return the kind that a column made by somebody else can hold exactly, if any."""
     number, json = dialect.column_type(Kind.NUMBER), dialect.column_type(Kind.JSON)
+    if getattr(column_type, "zerofill", False):
+        return None
+    if isinstance(column_type, mysql.TINYINT) and column_type.display_width == 1:
+        return Kind.BOOL
     if isinstance(column_type, sa.Boolean):
         return Kind.BOOL
     if isinstance(column_type, sa.BigInteger):
@@ -108,6 +120,9 @@ def kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> Kin
         return Kind.NUMBER if same else None
     if isinstance(column_type, sa.Date):
         return Kind.DATE
+    if isinstance(column_type, sa.DateTime):
+        own = dialect.column_type(Kind.INSTANT)
+        return Kind.INSTANT if _keeps_instants(column_type, own, dialect) else None
     if isinstance(column_type, sa.JSON):
         return Kind.JSON if isinstance(json, sa.JSON) else None
-    return Kind.TEXT if _is_text(column_type, dialect) else None
+    return Kind.TEXT if _is_text(column_type, dialect) or (key and _is_text_of_key(column_type, dialect)) else None

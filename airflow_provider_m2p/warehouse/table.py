@@ -97,7 +97,7 @@ class Target:
         named = {column.name for column in target.columns.values()} | filled
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
-                target.strangers[name] = kind_of_type(column_type, dialect)
+                target.strangers[name] = kind_of_type(column_type, dialect, key=name in target._wanted_key())
         primary = inspector.get_pk_constraint(spec.table, schema=spec.schema)
         target.unique = [set(primary["constrained_columns"])] if primary["constrained_columns"] else []
         target.unique += [
