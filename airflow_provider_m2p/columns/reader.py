@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -85,6 +86,8 @@ class RowReader:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self._code: Compiled | None = None
+        #: The rows that the shape has taken in last: it has nothing to learn from them any more.
+        self._learned: list[msgspec.Raw] | None = None
         self._values = _Values()
 
     def read(
@@ -136,21 +139,19 @@ class RowReader:
             self.shape.observe(whole[:_SAMPLE], page)
             self._code = Compiled(self.shape, self._values.json, self._values.text)
         if self._code is not None:
+            with suppress(*_MISFITS):
+                return self._run(self._code, rows, write)
+        if self._code is None or self._learned is not whole:
+            self.shape.observe(whole, page)
+            self._learned = whole
+            self._code = Compiled(self.shape, self._values.json, self._values.text)
+        try:
             try:
                 return self._run(self._code, rows, write)
             except _MISFITS:
-                self._code = None
-        self.shape.observe(whole, page)
-        code = Compiled(self.shape, self._values.json, self._values.text)
-        try:
-            try:
-                result = self._run(code, rows, write)
-            except _MISFITS:
-                result = self._run(code, self._respell(rows), write)
+                return self._run(self._code, self._respell(rows), write)
         except _MISFITS as error:
             raise M2PResponseError(f"Page {page} holds a value that cannot be read exactly.") from error
-        self._code = code
-        return result
 
     def _run(self, code: Compiled, rows: list[msgspec.Raw], write: _Write[_T]) -> list[_T]:
         if code.respells:

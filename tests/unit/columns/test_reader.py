@@ -367,3 +367,25 @@ def test_stored_columns_read_like_fresh_ones(values: list[tuple[Any]], chance: r
         for line, cells in zip(expected.lines, cells_of(expected), strict=True)
     ]
     assert [column.kind for column in stored.columns] == [column.kind for column in fresh.shape.columns]
+
+
+class Attentive(Shape):
+    """Notes how many rows it took in at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observed: list[int] = []
+
+    def observe(self, rows: Any, page: int) -> None:
+        self.observed.append(len(rows))
+        super().observe(rows, page)
+
+
+def test_what_rows_look_like_is_learned_from_a_page_once() -> None:
+    # Such rows have to be spelled anew, which is found out for each part of the page.
+    whole = [raw(f'{{"id":{n},"o":{{"x":1}},"o":{{"y":{n}}}}}') for n in range(300)]
+    shape = Attentive()
+    reader = RowReader(shape)
+    parts = [reader.read(whole[at : at + 100], 0, whole=whole) for at in range(0, 300, 100)]
+    assert [row for part in parts for row in cells_of(part)] == [(str(n), str(n)) for n in range(300)]
+    assert shape.observed == [50, 300]
