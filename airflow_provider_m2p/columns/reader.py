@@ -68,11 +68,11 @@ class Rows:
     """
 
     lines: list[bytes]
-    columns: list[list[str | None]]
+    columns: list[Sequence[str | None]]
 
     def at(self, places: list[int]) -> Rows:
         """Return some of the rows."""
-        columns = [[column[place] for place in places] for column in self.columns]
+        columns: list[Sequence[str | None]] = [[column[place] for place in places] for column in self.columns]
         return Rows([self.lines[place] for place in places], columns)
 
 
@@ -113,8 +113,10 @@ class RowReader:
         parts = self._parts(rows, page, lambda code, values: _forms(code, values, cells, has_escapes), whole or rows)
         if not rows or not self.shape.columns:
             return Rows([b""] * len(rows), [[] for _ in self.shape.columns] if cells else [])
-        columns = zip(*(texts for _, texts in parts), strict=True)
-        return Rows([line for part, _ in parts for line in part], [[*chain(*own)] for own in columns])
+        if len(parts) == 1:  # as few rows as go at a time need not be copied
+            return Rows(*parts[0])
+        lines, columns = zip(*parts, strict=True)
+        return Rows([*chain(*lines)], [[*chain(*own)] for own in zip(*columns, strict=True)])
 
     def read_columns(self, rows: list[msgspec.Raw], page: int) -> list[tuple[type, list[Any]]]:
         """

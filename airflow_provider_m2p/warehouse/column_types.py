@@ -98,8 +98,7 @@ def _is_text(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
 
 def _is_text_of_key(column_type: sa.types.TypeEngine[Any], dialect: Dialect) -> bool:
     """Tell whether a type is that of a key's texts, which are bounded in some databases, as others' never are."""
-    bounded = getattr(dialect.text_type(key=True), "length", None)
-    return isinstance(column_type, sa.VARCHAR) and column_type.length == bounded
+    return isinstance(column_type, sa.VARCHAR) and column_type.length == dialect.key_length
 
 
 def kind_of_type(column_type: sa.types.TypeEngine[Any], dialect: Dialect, *, key: bool = False) -> Kind | None:

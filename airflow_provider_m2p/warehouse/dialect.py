@@ -90,6 +90,11 @@ class Dialect:
         """Return the type of texts; those of a key are bounded where the database cannot index others."""
         return sa.String(_KEY_LENGTH) if key else sa.Text()
 
+    @property
+    def key_length(self) -> int | None:
+        """The most characters that a key's text may have; ``None`` where it may have any number."""
+        return getattr(self.text_type(key=True), "length", None)
+
     def instant_type(self) -> sa.types.TypeEngine[Any]:
         """Return the type of instants, which are always in UTC."""
         return sa.TIMESTAMP(timezone=True)
@@ -323,6 +328,16 @@ class Dialect:
 
         :raises M2PSchemaError: which column, and why.
         """
+        found = self._find_blurred(table, list(columns))
+        if found is not None:
+            raise M2PSchemaError(
+                f"Column {found[0]!r} of table {table.name!r} has the {found[1]}, which takes different texts for the "
+                f"same. Nothing was written. Change it to {found[2]}, or load into another table."
+            )
+
+    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+        """Return a column that takes different texts for the same, by which type or collation, and a better one."""
+        return None
 
     def try_writing(self, table: sa.Table, *, only_insert: bool = False) -> None:
         """Run statements that change no row, to be refused now rather than when all pages are read."""

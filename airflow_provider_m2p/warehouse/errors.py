@@ -63,8 +63,8 @@ _KNOWN: Final = [
     ),
     _Known(
         r"1406|22001",
-        "Keys, tenant and load ids may have 255 characters in databases other than PostgreSQL and SQLite. If it is "
-        "something else, change back what somebody made shorter.",
+        "Tenant and load ids may have 255 characters in databases other than PostgreSQL and SQLite. If it is something "
+        "else, change back what somebody made shorter.",
     ),
     _Known(
         r"1071",

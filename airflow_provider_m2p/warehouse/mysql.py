@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -200,18 +200,13 @@ class MySQL(Dialect):
             if error.orig is None or error.orig.args[0] != _NO_SUCH_TABLE:
                 raise
 
-    def check_texts(self, table: sa.Table, columns: Iterable[str]) -> None:
+    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
         schema = sa.func.coalesce(table.schema, sa.func.database())
         c = sa.table("columns", *map(sa.column, _OF_COLUMNS), schema="information_schema").c
-        of = sa.and_(c.table_schema == schema, c.table_name == table.name, c.column_name.in_(list(columns)))
-        found = self.connection.execute(
-            sa.select(c.column_name, c.collation_name).where(of, c.collation_name != self._collation)
-        ).first()
-        if found is not None:
-            raise M2PSchemaError(
-                f"Column {found[0]!r} of table {table.name!r} has the collation {found[1]}, which takes different "
-                f"texts for the same. Nothing was written. Change it to {self._collation}."
-            )
+        of = sa.and_(c.table_schema == schema, c.table_name == table.name, c.column_name.in_(columns))
+        select = sa.select(c.column_name, c.collation_name).where(of, c.collation_name != self._collation)
+        found = self.connection.execute(select).first()
+        return None if found is None else (found[0], f"collation {found[1]}", self._collation)
 
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:

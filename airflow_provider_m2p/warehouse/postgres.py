@@ -48,6 +48,16 @@ _PRIVILEGES = sa.text("""
     LEFT JOIN pg_catalog.pg_class AS c
         ON c.relnamespace = n.oid AND c.relname = :table AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """)
+#: Columns of a table that take upper and lower case, or accents, for the same.
+_BLURRED = sa.text("""
+    SELECT attname, CASE WHEN collisdeterministic THEN 'type citext' ELSE 'collation ' || collname END
+    FROM pg_catalog.pg_attribute
+    JOIN pg_catalog.pg_collation AS c ON c.oid = attcollation
+    JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
+    LEFT JOIN pg_catalog.pg_type AS base ON base.oid = t.typbasetype
+    WHERE attrelid = CAST(:table AS regclass) AND attname = ANY(:columns)
+    AND (NOT collisdeterministic OR 'citext' IN (t.typname, base.typname))
+""")
 
 
 class Postgres(Dialect):
@@ -346,6 +356,10 @@ class Postgres(Dialect):
         for privilege, on in needed.items():
             if not row._mapping[privilege]:
                 raise M2PWarehouseAccessError(f"The user {row.user!r} lacks the privilege {privilege} on {on}.")
+
+    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+        found = self.connection.execute(_BLURRED, {"table": self.qualified(table), "columns": columns}).first()
+        return None if found is None else (found[0], found[1], 'text COLLATE "C"')
 
     @contextlib.contextmanager
     def looking(self, lock: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
@@ -234,6 +235,17 @@ class SQLite(Dialect):
                 raise
         finally:
             self._wait(_READ_SECONDS)
+
+    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+        database = self._database(table)
+        found = self.connection.exec_driver_sql(
+            """
+            SELECT part.name, part.coll FROM pragma_index_list(?, ?) AS own, pragma_index_xinfo(own.name, ?) AS part
+            WHERE "unique" AND part.name IN (SELECT value FROM json_each(?)) AND part.coll <> 'BINARY'
+            """,
+            (table.name, database, database, json.dumps(columns)),
+        ).first()
+        return None if found is None else (found[0], f"collation {found[1]}", "BINARY")
 
     def try_writing(self, table: sa.Table, *, only_insert: bool = False) -> None:
         """Do nothing: every write would wait for others, and :meth:`check` has tried one."""

@@ -17,6 +17,7 @@ from airflow_provider_m2p.columns.keys import Key, KeyReader, key_reader
 from airflow_provider_m2p.columns.kinds import Kind, Tokens, utc
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hashes
+from airflow_provider_m2p.exceptions import M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import Dialect
 from airflow_provider_m2p.warehouse.lookup import INCOMPLETE, Finder, Held, Others
 from airflow_provider_m2p.warehouse.staged import Staged, column_name, stage_name, stage_table
@@ -184,7 +185,18 @@ class Stage:
             json_cells = {place for place, kind in enumerate(self._kinds) if kind is Kind.JSON}
             names = [show(column.path) for column in self.shape.columns]
             self._dialect.refuse_unstorable(rows.lines, names, json_cells, page.number)
+        if cells and self._dialect.key_length is not None:
+            self._refuse_long_keys(rows.columns, page.number, self._dialect.key_length)
         return rows
+
+    def _refuse_long_keys(self, cells: list[Sequence[str | None]], page: int, limit: int) -> None:
+        """Refuse keys that are too long, before the database cuts off the spaces at their end in silence."""
+        for column, texts in zip(self.shape.columns, cells, strict=True):
+            if column.path in self.shape.key and any(len(text or "") > limit for text in texts):
+                raise M2PSchemaError(
+                    f"Page {page} holds a key with more than {limit} characters, the most in this database: field "
+                    f"{show(column.path)!r}. Nothing was written. Choose other key_columns."
+                )
 
     def _put(self, orders: Sequence[int], canonical: list[str], hashes: list[str], rows: Rows, page: Page) -> None:
         """Put whole rows with those that wait to be written, and the elements of their arrays into their stages."""
@@ -200,7 +212,7 @@ class Stage:
         if len(self._lines) + len(self._cells) + len(self._same) >= self._dialect.batch_rows:
             self.flush()
 
-    def _put_elements(self, orders: Sequence[int], cells: list[list[str | None]], page: Page) -> None:
+    def _put_elements(self, orders: Sequence[int], cells: list[Sequence[str | None]], page: Page) -> None:
         """Stage the elements of the rows' arrays, each under its row's own order."""
         columns = self.shape.columns
         by_path = {column.path: place for place, column in enumerate(columns)}
@@ -263,7 +275,7 @@ class Stage:
             return [sha256(row).hexdigest()[start : start + 32] for row in rows]
         return [sha256(row).hexdigest()[start : start + 31] + INCOMPLETE for row in rows]
 
-    def _storable(self, columns: list[list[str | None]]) -> list[list[str | None]]:
+    def _storable(self, columns: list[Sequence[str | None]]) -> list[Sequence[str | None]]:
         """Put the instant in UTC before its spelling, for databases that cannot read every spelling."""
         storable = list(columns)
         for place in self._instants:
