@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import Path
 from airflow_provider_m2p.exceptions import M2PLoadError
-from airflow_provider_m2p.warehouse.books import Books
+from airflow_provider_m2p.warehouse.books import EPOCH, Books
 from airflow_provider_m2p.warehouse.evolution import Evolution, check_policy
 from airflow_provider_m2p.warehouse.merge import Counts, Merge, drop_duplicates, write
 from airflow_provider_m2p.warehouse.reading import Read, ReadAgain
@@ -165,7 +165,7 @@ class Apply:
         if self._before_merge is not None:
             self._before_merge(merge)
         emptied = merge.fresh and read.version != 0
-        if (emptied or self._moved_on(read)) and not merge.in_place:
+        if (emptied or read.version != self._version) and not merge.in_place:
             self._refuse_stale(merge)
         read.refuse_moved(result)
         has_rows = not merge.fresh and (not merge.appends or merge.written_before())
@@ -229,18 +229,17 @@ class Apply:
 
     def _moment(self) -> datetime:
         """Return the time of this load: now, but later than the load before it, whatever this host's clock says."""
-        latest = self._books.latest(self._spec.table, self._spec.tenant_id)
-        now = datetime.now(UTC)
-        return now if latest is None else max(now, latest + timedelta(microseconds=1))
+        return max(datetime.now(UTC), EPOCH + timedelta(microseconds=self._version + 1))
 
-    def _moved_on(self, read: Read) -> bool:
-        """Tell whether another load of the tenant was applied since this one began."""
-        return read.version != self._books.version(self._spec.table, self._spec.tenant_id)
+    @cached_property
+    def _version(self) -> int:
+        """Which load of the tenant was the last. While this one holds the lock there is no other."""
+        return self._books.version(self._spec.table, self._spec.tenant_id)
 
     def _refuse_older(self, read: Read) -> None:
         """Refuse to put what was read earlier in the place of what another load read later and applied meanwhile."""
         spec = self._spec
-        if read.version is None or not self._moved_on(read):
+        if read.version in (None, self._version):
             return
         rival = spec.load_id if spec.write_mode == "append" else None
         if self._books.began_later(spec.table, spec.tenant_id, read.started_at, rival):

@@ -24,7 +24,7 @@ from airflow_provider_m2p.warehouse.spec import LoadResult, LoadSpec
 #: The table of the loads for review. In place of a load's table, it stands for whatever that is.
 STAGED: Final = "_m2p_staged"
 _REMEMBERED: Final = timedelta(days=7)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: In place of the id of the load that changed a column: that it is not applied yet, and never will be if it died.
 UNAPPLIED: Final = ""
 #: The same of a column that somebody had dropped: rows that do not change have to be written again.
@@ -178,9 +178,11 @@ class Books:
         return {name: mark == UNAPPLIED_AGAIN for name, mark in rows}
 
     def version(self, table: str, tenant_id: str) -> int:
-        """Return a number that every load of a tenant's table makes larger; 0 before the first."""
-        latest = self.latest(table, tenant_id)
-        return 0 if latest is None else (latest - _EPOCH) // timedelta(microseconds=1)
+        """Return the time of the last load of a tenant's table, in microseconds since 1970; 0 before the first."""
+        c = self.loads.c
+        latest = sa.select(sa.func.max(c.finished_at)).where(c.table_name == table, c.tenant_id == tenant_id)
+        moment = self._connection.execute(latest).scalar() or EPOCH
+        return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
 
     def began_later(self, table: str, tenant_id: str, moment: datetime, load_id: str | None = None) -> bool:
         """Tell whether a load of a tenant's table, or one of this id, is in the books that read after some time."""
@@ -189,13 +191,6 @@ class Books:
         if load_id is not None:
             later = later.where(c.load_id == load_id)
         return bool(self._connection.execute(sa.select(later)).scalar())
-
-    def latest(self, table: str, tenant_id: str) -> datetime | None:
-        """Return the time of the last load of a tenant's table."""
-        c = self.loads.c
-        latest = sa.select(sa.func.max(c.finished_at)).where(c.table_name == table, c.tenant_id == tenant_id)
-        moment = self._connection.execute(latest).scalar()
-        return None if moment is None else moment.replace(tzinfo=moment.tzinfo or UTC)
 
     def note(self, spec: LoadSpec, result: LoadResult, started_at: datetime, finished_at: datetime) -> None:
         """Enter a load that is applied by the transaction that enters it."""
