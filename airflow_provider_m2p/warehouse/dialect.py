@@ -328,14 +328,14 @@ class Dialect:
 
         :raises M2PSchemaError: which column, and why.
         """
-        found = self._find_blurred(table, list(columns))
+        found = self._find_lossy_collation(table, list(columns))
         if found is not None:
             raise M2PSchemaError(
                 f"Column {found[0]!r} of table {table.name!r} has the {found[1]}, which takes different texts for the "
                 f"same. Nothing was written. Change it to {found[2]}, or load into another table."
             )
 
-    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+    def _find_lossy_collation(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
         """Return a column that takes different texts for the same, by which type or collation, and a better one."""
         return None
 

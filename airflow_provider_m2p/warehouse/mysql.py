@@ -200,7 +200,7 @@ class MySQL(Dialect):
             if error.orig is None or error.orig.args[0] != _NO_SUCH_TABLE:
                 raise
 
-    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+    def _find_lossy_collation(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
         schema = sa.func.coalesce(table.schema, sa.func.database())
         c = sa.table("columns", *map(sa.column, _OF_COLUMNS), schema="information_schema").c
         of = sa.and_(c.table_schema == schema, c.table_name == table.name, c.column_name.in_(columns))

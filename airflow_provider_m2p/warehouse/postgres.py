@@ -49,7 +49,7 @@ _PRIVILEGES = sa.text("""
         ON c.relnamespace = n.oid AND c.relname = :table AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """)
 #: Columns of a table that take upper and lower case, or accents, for the same.
-_BLURRED = sa.text("""
+_LOSSY_COLLATIONS = sa.text("""
     SELECT attname, CASE WHEN collisdeterministic THEN 'type citext' ELSE 'collation ' || collname END
     FROM pg_catalog.pg_attribute
     JOIN pg_catalog.pg_collation AS c ON c.oid = attcollation
@@ -357,8 +357,8 @@ class Postgres(Dialect):
             if not row._mapping[privilege]:
                 raise M2PWarehouseAccessError(f"The user {row.user!r} lacks the privilege {privilege} on {on}.")
 
-    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
-        found = self.connection.execute(_BLURRED, {"table": self.qualified(table), "columns": columns}).first()
+    def _find_lossy_collation(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+        found = self.connection.execute(_LOSSY_COLLATIONS, {"table": self.qualified(table), "columns": columns}).first()
         return None if found is None else (found[0], found[1], 'text COLLATE "C"')
 
     @contextlib.contextmanager

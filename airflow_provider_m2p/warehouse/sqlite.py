@@ -236,7 +236,7 @@ class SQLite(Dialect):
         finally:
             self._wait(_READ_SECONDS)
 
-    def _find_blurred(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
+    def _find_lossy_collation(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
         database = self._database(table)
         found = self.connection.exec_driver_sql(
             """

@@ -334,10 +334,10 @@ def test_collations_in_mariadb_that_take_different_texts_for_the_same(mariadb: W
 def test_a_collation_in_postgres_that_takes_different_texts_for_the_same(postgres: Warehouse) -> None:
     postgres.load([{"id": "a"}])
     # This server is built without ICU, and so has no such collation of its own.
-    postgres.execute('CREATE COLLATION blurred FROM "C"')
-    postgres.execute("UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'blurred'")
-    postgres.execute("ALTER TABLE products ALTER COLUMN id TYPE text COLLATE blurred")
-    with pytest.raises(M2PSchemaError, match="'id' of table 'products' has the collation blurred, which takes different texts for the same"):
+    postgres.execute('CREATE COLLATION no_case FROM "C"')
+    postgres.execute("UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'no_case'")
+    postgres.execute("ALTER TABLE products ALTER COLUMN id TYPE text COLLATE no_case")
+    with pytest.raises(M2PSchemaError, match="'id' of table 'products' has the collation no_case, which takes different texts for the same"):
         postgres.load([{"id": "A"}], max_delete_ratio=1)
     assert postgres.read() == [{"id": "a"}]
 
