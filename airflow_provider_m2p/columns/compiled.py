@@ -257,13 +257,14 @@ class Compiled:
         """Return a function that gives the texts of JSON values, or of several kinds of value."""
         is_key = child.path in self._shape.key
         flattens = self._shape.flattens(child.path)
-        only_json = child.kind is Kind.JSON
+        only_json, tokens = child.kind is Kind.JSON, child.tokens
         json, text = self._json, self._text
 
         def text_of(source: bytes) -> str | None:
             first = source[:1]
             if first == b"[" or (first == b"{" and not (flattens and source[1:-1].strip())):
-                if is_key:
+                # Both are JSON, but only arrays may have a table of their own.
+                if is_key or (only_json and not tokens & (Tokens.ARRAY if first == b"[" else Tokens.JSON)):
                     raise Misfit
                 return json(source)
             if first == b"{" or (source == b"null" if is_key else only_json and source != b"null"):

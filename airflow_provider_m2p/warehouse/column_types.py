@@ -75,6 +75,8 @@ def _keeps_instants(
     digits = [getattr(column_type, "precision", None), getattr(column_type, "fsp", 6) or 0]
     if any(count is not None and count < 6 for count in digits):
         return False
+    if isinstance(column_type, mysql.TIMESTAMP):  # ends in 2038, and may have the present instead of null
+        return False
     if database.name == "sqlite":  # keeps them as texts
         return isinstance(column_type, sa.DateTime | sa.String) and not isinstance(column_type, sa.Enum)
     if database.name not in _PAD_OR_CUT:  # may have types of its own, of which SQLAlchemy knows nothing

@@ -241,9 +241,13 @@ class SQLite(Dialect):
         found = self.connection.exec_driver_sql(
             """
             SELECT part.name, part.coll FROM pragma_index_list(?, ?) AS own, pragma_index_xinfo(own.name, ?) AS part
-            WHERE "unique" AND part.name IN (SELECT value FROM json_each(?)) AND part.coll <> 'BINARY'
+            WHERE "unique" AND NOT partial AND part.name IN (SELECT value FROM json_each(?)) AND part.coll <> 'BINARY'
+            AND NOT EXISTS (
+                SELECT 1 FROM pragma_index_info(own.name, ?) AS other
+                WHERE other.name NOT IN (SELECT value FROM json_each(?))
+            )
             """,
-            (table.name, database, database, json.dumps(columns)),
+            (table.name, database, database, json.dumps(columns), database, json.dumps(columns)),
         ).first()
         return None if found is None else (found[0], f"collation {found[1]}", "BINARY")
 

@@ -75,7 +75,11 @@ class Target:
         found = inspector.get_columns(spec.table, schema=spec.schema)
         reflected = target.present = {c["name"]: base_type(c["type"], dialect.connection) for c in found}
         # What the database fills itself nobody else can fill: no field gets into that.
-        filled = {c["name"] for c in found if c.get("computed") or c.get("identity", {}).get("always")}
+        filled = {
+            c["name"]
+            for c in found
+            if c.get("computed") or c.get("identity", {}).get("always") or "ON UPDATE" in (c.get("default") or "")
+        }
         target.unapplied = {name for name in unapplied if name in reflected}
         target.announced = {name for name in unapplied if name not in reflected}
         target.lost = [name for name, again in unapplied.items() if again]
@@ -86,7 +90,7 @@ class Target:
                 target.columns[column.path] = column
             else:
                 target.lost.append(column.name)
-        keys = target.key_names(known)
+        keys = target._wanted_key()
         for path, column in target.columns.items():
             kind = column.kind
             if kind is not Kind.CHILD:
@@ -97,7 +101,7 @@ class Target:
         named = {column.name for column in target.columns.values()} | filled
         for name, column_type in reflected.items():
             if name not in named and not name.startswith(names.META_PREFIX):
-                target.strangers[name] = kind_of_type(column_type, dialect, key=name in target._wanted_key())
+                target.strangers[name] = kind_of_type(column_type, dialect, key=name in keys)
         primary = inspector.get_pk_constraint(spec.table, schema=spec.schema)
         target.unique = [set(primary["constrained_columns"])] if primary["constrained_columns"] else []
         target.unique += [
@@ -245,7 +249,7 @@ class Target:
         own = [c.name for c in self.meta_columns() if isinstance(c.type, sa.DateTime) and c.name in self.present]
         held = [(name, Kind.INSTANT, "its times") for name in own]
         held += [(c.name, c.kind, f"the field {names.show(c.path)!r}") for c in self.columns.values()]
-        keys = self.key_names(list(self.columns.values()))
+        keys = self._wanted_key()
         for name, kind, what in held:
             if kind is not Kind.CHILD and not keeps(self.present[name], kind, self.dialect, key=name in keys):
                 raise M2PSchemaError(

@@ -117,6 +117,14 @@ def test_a_field_that_is_not_always_an_array_is_refused(first_class: Warehouse) 
         first_class.load(FEES, b'[{"id":"d","fees":"none"}]', child_tables=True)
 
 
+@pytest.mark.parametrize("values", [([1], {}), ({}, [1]), ([1], {"x": 1})])
+def test_objects_that_stay_whole_are_no_arrays_wherever_they_come(first_class: Warehouse, values: tuple[Any, Any]) -> None:
+    pages = [[{"id": n, "fees": value} for n in range(60)] for value in values]
+    with pytest.raises(M2PSchemaError, match=r"'fees' is not always an array"):
+        first_class.load(*pages, child_tables=True, max_depth=0)
+    assert "products" not in first_class.tables()
+
+
 def test_a_table_with_child_tables_stays_one(first_class: Warehouse) -> None:
     first_class.load(FEES, child_tables=True)
     with pytest.raises(M2PSchemaError, match="child_tables=True"):

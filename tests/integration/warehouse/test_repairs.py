@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +13,7 @@ from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse import column_types
 from airflow_provider_m2p.warehouse.dialect import Dialect
-from tests.integration.warehouse.streams import Pages, Warehouse
+from tests.integration.warehouse.streams import Pages, Warehouse, in_utc
 
 MODES = ["replace", "upsert", "history"]
 
@@ -321,7 +321,7 @@ def test_a_column_that_keeps_its_values_in_another_type_is_loaded(postgres: Ware
 @pytest.mark.parametrize(
     ("value", "kept_as"),
     [
-        *(("2024-01-01T00:00:00.5Z", kept_as) for kept_as in ("DATETIME", "DATETIME(3)", "TIMESTAMP NULL", "DATE")),
+        *(("2024-01-01T00:00:00.5Z", kept_as) for kept_as in ("DATETIME", "DATETIME(3)", "TIMESTAMP NULL", "TIMESTAMP(6) NULL", "DATE")),
         *(("007", kept_as) for kept_as in ("BIGINT", "DOUBLE", "DECIMAL(65,30)", "ENUM('007')", "TIME")),
         *(("007", kept_as) for kept_as in ("CHAR(10)", "VARCHAR(3)", "VARCHAR(255)", "BINARY(10)")),
         *(("007", kept_as) for kept_as in ("TINYTEXT", "TEXT", "MEDIUMTEXT")),
@@ -411,6 +411,23 @@ def test_a_table_made_by_hand_with_the_right_key_is_taken(postgres: Warehouse, m
     assert counts(postgres.load([{"id": 1, "v": 1}], write_mode=mode)) == (1, 0, 0, 0)
     assert counts(postgres.load([{"id": 1, "v": 1}, {"id": "b", "v": "x"}], write_mode=mode)) == (1, 0, 1, 0)
     assert postgres.read() == [{"id": "1", "v": "1"}, {"id": "b", "v": "x"}]
+
+
+def test_a_key_made_by_hand_in_mariadb_is_taken_again_and_again_where_rows_are_appended(mariadb: Warehouse) -> None:
+    mariadb.load([{"n": 1, "id": "a"}], write_mode="append")
+    mariadb.execute("ALTER TABLE products DROP id, ADD id VARCHAR(255) COLLATE utf8mb4_nopad_bin")
+    mariadb.execute("DELETE FROM _m2p_columns")
+    for n in (2, 3):
+        assert counts(mariadb.load([{"n": n, "id": "a"}], write_mode="append")) == (1, 0, 0, 0)
+
+
+def test_a_time_that_mariadb_fills_itself_is_left_to_it(mariadb: Warehouse) -> None:
+    mariadb.load([{"id": 1}, {"id": 2}])
+    mariadb.execute("ALTER TABLE products ADD v DATETIME(6) DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)")
+    mariadb.load([{"id": 1, "v": "2024-01-01T00:00:00Z"}, {"id": 2}])
+    mariadb.load([{"id": 2}])
+    name = mariadb.fields()["v",]
+    assert [in_utc(row[name]) for row in mariadb.read()] == [datetime(2024, 1, 1, tzinfo=UTC), None]
 
 
 def test_an_old_stage_of_somebody_else_does_not_end_a_load(postgres: Warehouse, caplog: pytest.LogCaptureFixture) -> None:

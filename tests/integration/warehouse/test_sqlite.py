@@ -208,6 +208,13 @@ def test_a_key_that_takes_different_texts_for_the_same_is_refused_rather_than_mi
     assert sqlite.read() == []
 
 
+@pytest.mark.parametrize("index", ["n, id COLLATE NOCASE", "id COLLATE NOCASE) WHERE (n > 9"])
+def test_an_index_of_others_that_takes_different_texts_for_the_same_is_no_key(sqlite: Warehouse, index: str) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    sqlite.execute(f"CREATE UNIQUE INDEX others ON products ({index})")
+    assert counts(sqlite.load([{"id": "a", "n": 2}, {"id": "A", "n": 3}])) == (1, 1, 0, 0)
+
+
 # -- databases ---------------------------------------------------------------------------------------------------------
 
 

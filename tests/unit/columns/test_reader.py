@@ -362,9 +362,8 @@ def test_stored_columns_read_like_fresh_ones(values: list[tuple[Any]], chance: r
         assert column.kind is not None
         stored.add_column(column.path, column.kind)
     again = RowReader(stored)
-    assert [read(again, [text]) for text in texts] == [
-        Rows([line], [[cell] for cell in cells])
-        for line, cells in zip(expected.lines, cells_of(expected), strict=True)
+    assert [(rows.lines, cells_of(rows)) for rows in (read(again, [text]) for text in texts)] == [
+        ([line], [cells]) for line, cells in zip(expected.lines, cells_of(expected), strict=True)
     ]
     assert [column.kind for column in stored.columns] == [column.kind for column in fresh.shape.columns]
 
