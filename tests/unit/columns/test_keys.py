@@ -61,7 +61,7 @@ def test_a_key_that_no_struct_can_name_is_read_all_the_same(name: str) -> None:
     shape = shape_of((name,))
     assert key_reader(shape) is None
     row = msgspec.json.encode({name: "a"})
-    assert RowReader(shape).read([msgspec.Raw(row)], 0).columns == [["a"]]
+    assert RowReader(shape).read([msgspec.Raw(row)], 0).columns == [("a",)]
 
 
 def test_a_key_of_text_and_numbers_falls_back_to_the_full_reader() -> None:
