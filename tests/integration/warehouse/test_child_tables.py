@@ -97,9 +97,11 @@ def test_append_twice_is_once(first_class: Warehouse) -> None:
 
 def test_a_partial_read_touches_the_elements_of_the_rows_it_read_alone(first_class: Warehouse) -> None:
     first_class.load(FEES, child_tables=True)
-    first_class.load(b'[{"id":"b","fees":[{"code":"N"}]}]', child_tables=True, complete=False)
-    live = fees(first_class, _m2p_deleted_at=None)
-    assert [(row[0], row[1]) for row in live] == [("a", 0), ("a", 1), ("b", 0)]
+    changed = b'{"id":"b","fees":[{"code":"N"}]}'
+    for rows in (b"[%s]" % changed, FEES.replace(b'{"id":"b","fees":[]}', changed)):
+        first_class.load(rows, child_tables=True, complete=False)
+        live = fees(first_class, _m2p_deleted_at=None)
+        assert [(row[0], row[1]) for row in live] == [("a", 0), ("a", 1), ("b", 0)]
 
 
 def test_of_a_row_that_came_twice_the_elements_of_the_last_count(first_class: Warehouse) -> None:
