@@ -545,6 +545,16 @@ def test_what_was_read_earlier_does_not_replace_what_was_read_later(warehouse: W
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_what_was_read_earlier_deletes_nothing_that_was_read_later(first_class: Warehouse, mode: str) -> None:
+    first_class.load(rows(2), write_mode=mode)
+    pages = Meanwhile([rows(2), [], []], lambda: first_class.load(rows(3), write_mode=mode))
+    pages._second = [rows(3)]
+    assert counts(first_class.loader(write_mode=mode).run(pages).as_dict()) == (0, 0, 3, 0)
+    assert pages.read_again is not None
+    assert live(first_class, "x") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_two_that_overlap_and_read_the_same_do_not_read_again(warehouse: Warehouse, mode: str) -> None:
     warehouse.load(rows(), write_mode=mode)
     pages = Meanwhile([rows(v=2), [], []], lambda: warehouse.load(rows(v=2), write_mode=mode))
