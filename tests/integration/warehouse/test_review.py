@@ -87,6 +87,20 @@ def test_the_plan_counts_the_rows_that_are_updated_and_no_others(first_class: Wa
     assert (plan.result.updated, plan.changed_columns) == (1, {"v": 1})
 
 
+def test_the_plan_of_a_history_counts_no_interval_that_was_closed(first_class: Warehouse) -> None:
+    for version in range(3):
+        first_class.load([{"id": "a", "v": version, "n": version}], write_mode="history")
+    plan = first_class.loader(write_mode="history").stage(Pages([[{"id": "a", "v": 9, "n": 2}]]))
+    assert (plan.result.updated, plan.changed_columns) == (1, {"v": 1})
+
+
+def test_the_plan_counts_no_row_that_stays_as_somebody_changed_it(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a", "v": 1, "tags": ["x"]}], child_tables=True)
+    first_class.execute("UPDATE products SET v = 2")
+    plan = first_class.loader(child_tables=True).stage(Pages([[{"v": 1, "id": "a", "tags": ["x"]}]]))
+    assert (plan.result.unchanged, plan.changed_columns) == (1, {})
+
+
 def test_a_plan_is_old_even_if_the_books_were_pruned(first_class: Warehouse) -> None:
     for version in range(2):
         first_class.load([{"id": "a", "v": version}])
