@@ -137,6 +137,20 @@ def test_tenants_have_elements_of_their_own(first_class: Warehouse) -> None:
     assert {row["_m2p_tenant_id"] for row in first_class.read("products__fees", meta=True)} == {"TWO"}
 
 
+@pytest.mark.parametrize("mode", ["replace", "upsert", "history"])
+def test_a_load_notes_the_bytes_of_its_own_tenants_rows_alone(first_class: Warehouse, mode: str) -> None:
+    def load(tenant: str, fee: int) -> None:
+        rows = [{"id": "a", "fees": [fee]}, {"id": "b", "fees": []}]
+        first_class.load(rows, child_tables=True, write_mode=mode, tenant_id=tenant)
+
+    load("ONE", 1)
+    load("TWO", 2)
+    before = first_class.read(meta=True, _m2p_tenant_id="TWO")
+    load("ONE", 3)
+    assert first_class.read(meta=True, _m2p_tenant_id="TWO") == before
+    assert all(row["_m2p_raw_hash"] for row in first_class.read(meta=True))
+
+
 TABLES = (f"t{n}" for n in itertools.count())
 ELEMENTS = st.fixed_dictionaries({}, optional={"code": st.sampled_from("LRN"), "amount": st.none() | st.integers(0, 2)})
 ROWS = st.fixed_dictionaries(
