@@ -385,6 +385,19 @@ def test_appended_rows_keep_their_hashes_when_a_column_is_dropped(warehouse: War
         assert warehouse.read(table, meta=True)[0]["_m2p_row_hash"] == row_hash
 
 
+def test_closed_intervals_keep_their_hashes_when_a_column_is_dropped(first_class: Warehouse) -> None:
+    def closed() -> list[str]:
+        return [row["_m2p_row_hash"] for row in first_class.read(meta=True, id="p0") if row["_m2p_valid_to"] is not None]
+
+    for version in range(3):
+        first_class.load(rows(2, v=version), write_mode="history")
+    before = closed()
+    first_class.execute("ALTER TABLE products DROP COLUMN x")
+    first_class.load(rows(2)[1:], write_mode="history", complete=False)
+    assert closed() == before
+    assert all(before)
+
+
 def test_an_append_table_may_be_renamed(warehouse: Warehouse) -> None:
     warehouse.load(rows(2), write_mode="append")
     warehouse.execute("ALTER TABLE products RENAME TO products_2024")
