@@ -329,6 +329,12 @@ def test_columns_of_others_survive(warehouse: Warehouse) -> None:
     assert [(row["id"], row["n"], row["remark"]) for row in warehouse.read()] == [("a", "x", "mine"), ("b", "1", "none"), ("c", "1", "none")]
 
 
+def test_a_unique_index_of_others_is_no_reason_not_to_append(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a"}], write_mode="append")
+    first_class.execute("CREATE UNIQUE INDEX mine ON products (id)")
+    assert counts(first_class.load([{"id": "b"}], write_mode="append")) == (1, 0, 0, 0)
+
+
 @pytest.mark.parametrize("unique", [True, False])
 def test_indexes_views_and_triggers_of_others_survive_a_rebuild(sqlite: Warehouse, unique: bool) -> None:
     sqlite.load([{"id": "a", "n": 1}])
