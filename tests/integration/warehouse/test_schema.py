@@ -399,6 +399,14 @@ def test_a_column_that_was_made_for_a_field_beforehand_is_taken(warehouse: Wareh
     assert row[warehouse.fields()["unit_fee",]] == "other"
 
 
+def test_a_column_that_was_made_beforehand_is_widened_for_the_first_values(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a"}])
+    warehouse.execute("ALTER TABLE products ADD COLUMN fee BIGINT")
+    warehouse.execute("UPDATE products SET fee = 7")
+    assert changes(warehouse.load([{"id": "b", "fee": Decimal("1.5")}], complete=False)) == [("adopt", "fee", "int", "number")]
+    assert [number(row["fee"]) for row in warehouse.read()] == [7, Decimal("1.5")]
+
+
 def test_two_fields_cannot_both_take_a_column_made_beforehand(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "a"}])
     warehouse.execute("ALTER TABLE products ADD COLUMN unit_fee BIGINT")
@@ -406,6 +414,7 @@ def test_two_fields_cannot_both_take_a_column_made_beforehand(warehouse: Warehou
     (row,) = warehouse.read()
     fields = warehouse.fields()
     assert (row[fields["unitFee",]], row[fields["unit_fee",]]) == (1, 2)
+    assert fields["unitFee",] == "unit_fee"  # the first in alphabetical order
 
 
 @pytest.mark.parametrize("type_name", ["FLOAT", "VARCHAR(5)", "NUMERIC(9,2)", "SMALLINT"])
