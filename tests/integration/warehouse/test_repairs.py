@@ -65,6 +65,7 @@ def test_a_column_dropped_while_a_load_reads_comes_back_filled(warehouse: Wareho
     if warehouse.way in ("portable", "sqlite"):  # there a page is looked up before the next one is asked for
         pages = [rows(), [{"id": "new", "v": 1, "x": 7}]]
     loader.run(Meanwhile(pages, lambda: warehouse.execute(drop)))
+    assert live(warehouse, "id") == ["new", *(f"p{n}" for n in range(6))]
     warehouse.load(*pages, write_mode=mode)
     assert live(warehouse, "x") == [7, *range(6)]
 
