@@ -407,6 +407,14 @@ def test_a_column_that_was_made_beforehand_is_widened_for_the_first_values(wareh
     assert [number(row["fee"]) for row in warehouse.read()] == [7, Decimal("0.1")]
 
 
+@pytest.mark.parametrize(("value", "text"), [('"2025-01-01T05:30:00+05:30"', "2025-01-01T05:30:00+05:30"), ("1.50", "1.50")])
+def test_a_text_that_was_made_beforehand_takes_values_as_they_were_sent(first_class: Warehouse, value: str, text: str) -> None:
+    first_class.load([{"id": "a"}])
+    first_class.execute("ALTER TABLE products ADD COLUMN f TEXT")
+    first_class.load(f'[{{"id":"a","f":{value}}}]'.encode())
+    assert first_class.read() == [{"id": "a", "f": text}]
+
+
 def test_two_fields_cannot_both_take_a_column_made_beforehand(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "a"}])
     warehouse.execute("ALTER TABLE products ADD COLUMN unit_fee BIGINT")
