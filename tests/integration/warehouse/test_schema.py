@@ -448,8 +448,10 @@ def test_dates_widen_whatever_the_date_style(postgres: Warehouse) -> None:
     assert postgres.read()[0]["d"] == date(2025, 9, 5)
     assert in_utc(postgres.read()[0]["t"]) == datetime(2025, 9, 5, 6, 53, 54, tzinfo=UTC)
     indian.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}, {"id": "b", "d": "x", "t": "y"}])
-    indian.close()
     assert postgres.read()[0] == {"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54.000000Z"}
+    indian.load([{"id": "c", "e": "2025-09-05"}], [{"id": "d", "e": "x"}], complete=False)  # in the stage
+    assert [row["e"] for row in postgres.read()] == [None, None, "2025-09-05", "x"]
+    indian.close()
 
 
 def test_indexes_and_checks_of_others_survive_a_wider_number_in_mariadb(mariadb: Warehouse) -> None:
