@@ -454,6 +454,14 @@ def test_dates_widen_whatever_the_date_style(postgres: Warehouse) -> None:
     indian.close()
 
 
+@pytest.mark.parametrize("index", ["UNIQUE INDEX mine ON products (n)", "INDEX mine ON products (n, m)"])
+def test_an_index_goes_with_a_column_that_becomes_text_in_mariadb(mariadb: Warehouse, index: str) -> None:
+    mariadb.load([{"id": 1, "n": 1, "m": 7}])
+    mariadb.execute(f"CREATE {index}")
+    mariadb.load([{"id": 1, "n": "x", "m": 7}])
+    assert mariadb.read() == [{"id": 1, "n": "x", "m": 7}]
+
+
 def test_indexes_and_checks_of_others_survive_a_wider_number_in_mariadb(mariadb: Warehouse) -> None:
     rows = [{"id": 1, "n": 1, "m": 7}, {"id": 2, "n": 2, "m": 7}]
     mariadb.load(rows)
