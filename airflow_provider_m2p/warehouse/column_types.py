@@ -78,7 +78,7 @@ def _keeps_instants(
     if isinstance(column_type, mysql.TIMESTAMP):  # ends in 2038, and may have the present instead of null
         return False
     if database.name == "sqlite":  # keeps them as texts
-        return isinstance(column_type, sa.DateTime | sa.String) and not isinstance(column_type, sa.Enum)
+        return isinstance(column_type, sa.DateTime | sa.String)
     if database.name not in _PAD_OR_CUT:  # may have types of its own, of which SQLAlchemy knows nothing
         return not isinstance(column_type, sa.Date | sa.Time | sa.String | sa.Numeric | sa.Integer)
     zone = "WITH TIME ZONE"

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import Page
-from airflow_provider_m2p.exceptions import M2PLoadError
+from airflow_provider_m2p.exceptions import M2PLoadError, M2PSchemaError
 from tests.integration.warehouse.streams import Pages, Rows, Warehouse, counts, in_utc
 
 MODES = ["append", "replace", "upsert", "history"]
@@ -122,6 +122,18 @@ def test_a_table_that_comes_into_being_while_a_load_looks_at_it(warehouse: Wareh
     assert counts(warehouse.load(rows(1), write_mode=mode)) == (30, 0, 0, 0)
     assert looked
     assert live(warehouse) == live(warehouse, "GLOBEX") == [1] * 30
+
+
+def test_a_table_that_another_load_makes_for_another_write_mode_meanwhile(first_class: Warehouse) -> None:
+    slow = Gated(rows(1))
+    future = in_thread(lambda: first_class.loader(write_mode="upsert").run(slow))
+    assert slow.read.wait(60)
+    first_class.load(rows(2), write_mode="append", tenant_id="GLOBEX")
+    slow.gate.set()
+    with pytest.raises(M2PSchemaError, match="exists with an incompatible key: write_mode='upsert'"):
+        future.result(60)
+    assert live(first_class) == []
+    assert live(first_class, "GLOBEX") == [2] * 30
 
 
 @pytest.mark.parametrize("mode", ["replace", "upsert", "history"])

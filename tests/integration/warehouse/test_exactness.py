@@ -138,8 +138,9 @@ def test_a_number_that_turns_out_to_be_a_text_is_as_it_was_sent_wherever_pages_b
     assert pages.read_again is None or pages.read_again.read_again is None
 
 
-def test_the_key_is_the_nested_field_though_another_is_spelled_like_it(first_class: Warehouse) -> None:
-    rows = b'[{"a.b":7,"a":{"b":1},"z":1},{"a.b":7,"a":{"b":2},"z":1}]'
+@pytest.mark.parametrize("fields", [b'"a.b":7,"a":{"b":%d}', b'"a":{"b":%d},"a.b":7'])
+def test_the_key_is_the_nested_field_though_another_is_spelled_like_it(first_class: Warehouse, fields: bytes) -> None:
+    rows = b'[{%s,"z":1},{%s,"z":1}]' % (fields % 1, fields % 2)
     assert counts(first_class.load(rows, key_columns=("a.b",))) == (2, 0, 0, 0)
     assert counts(first_class.load(rows.replace(b'"z":1}]', b'"z":2}]'), key_columns=("a.b",))) == (0, 1, 1, 0)
     with pytest.raises(M2PSchemaError, match="lack a value of the key"):

@@ -280,9 +280,17 @@ def test_more_products_than_the_total_delete_nothing(first_class: Warehouse, cap
     assert "The list has 3 different rows, but the platform reports 2" in caplog.text
 
 
-def test_a_list_in_one_answer_cannot_have_moved(first_class: Warehouse) -> None:
+def test_a_partial_read_in_which_rows_came_twice_is_not_read_again(first_class: Warehouse) -> None:
     first_class.load(CATALOGUE)
-    result = first_class.load([*CATALOGUE[:2], CATALOGUE[1]], total_rows=3)
+    pages = Pages(DOUBTFUL, total_rows=4, complete=False)
+    assert counts(first_class.loader().run(pages).as_dict()) == (0, 0, 3, 0)
+    assert pages.read_again is None
+
+
+@pytest.mark.parametrize("total", [3, None])
+def test_a_list_in_one_answer_cannot_have_moved(first_class: Warehouse, total: int | None) -> None:
+    first_class.load(CATALOGUE)
+    result = first_class.load([*CATALOGUE[:2], CATALOGUE[1]], total_rows=total)
     assert (result["deleted"], result["duplicates"], result["unchanged"]) == (2, 1, 2)
 
 

@@ -142,6 +142,13 @@ def test_a_table_that_somebody_else_made(warehouse: Warehouse) -> None:
     assert warehouse.read() == [{"id": "x", "n": 1}]
 
 
+def test_a_child_table_that_somebody_else_made(first_class: Warehouse) -> None:
+    first_class.execute("CREATE TABLE products__fees (id VARCHAR(9) PRIMARY KEY, n INTEGER)")
+    with pytest.raises(M2PSchemaError, match=r"Table 'products__fees' exists but was not made for write_mode='upsert': it lacks"):
+        first_class.load([{"id": "a", "fees": [1]}], child_tables=True)
+    assert list(first_class.table("products__fees").columns.keys()) == ["id", "n"]
+
+
 def test_a_column_that_must_not_be_null_and_is_nobodys(warehouse: Warehouse) -> None:
     warehouse.load(ROWS)
     if warehouse.way == "sqlite":

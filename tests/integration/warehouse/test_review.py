@@ -87,6 +87,20 @@ def test_the_plan_counts_the_rows_that_are_updated_and_no_others(first_class: Wa
     assert (plan.result.updated, plan.changed_columns) == (1, {"v": 1})
 
 
+def test_the_plan_of_a_history_counts_no_interval_that_was_closed(first_class: Warehouse) -> None:
+    for version in range(3):
+        first_class.load([{"id": "a", "v": version, "n": version}], write_mode="history")
+    plan = first_class.loader(write_mode="history").stage(Pages([[{"id": "a", "v": 9, "n": 2}]]))
+    assert (plan.result.updated, plan.changed_columns) == (1, {"v": 1})
+
+
+def test_the_plan_counts_no_row_that_stays_as_somebody_changed_it(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a", "v": 1, "tags": ["x"]}], child_tables=True)
+    first_class.execute("UPDATE products SET v = 2")
+    plan = first_class.loader(child_tables=True).stage(Pages([[{"v": 1, "id": "a", "tags": ["x"]}]]))
+    assert (plan.result.unchanged, plan.changed_columns) == (1, {})
+
+
 def test_a_plan_is_old_even_if_the_books_were_pruned(first_class: Warehouse) -> None:
     for version in range(2):
         first_class.load([{"id": "a", "v": version}])
@@ -157,11 +171,12 @@ def test_a_row_that_somebody_changed_by_hand_is_noticed(first_class: Warehouse) 
     assert {row["id"] for row in first_class.read()} == {"a", "c"}
 
 
-def test_loads_of_other_tenants_do_not_matter(first_class: Warehouse) -> None:
+@pytest.mark.parametrize("other", [{"tenant_id": "GLOBEX"}, {"table": "others"}])
+def test_loads_of_other_tenants_and_tables_do_not_matter(first_class: Warehouse, other: dict[str, str]) -> None:
     first_class.load(OLD)
     loader = first_class.loader(load_id="slow")
     loader.stage(Pages([NEW]))
-    first_class.load(OLD, tenant_id="GLOBEX")
+    first_class.load(OLD, **other)
     assert counts(loader.publish().as_dict()) == (1, 1, 1, 1)
 
 
@@ -385,6 +400,29 @@ def test_of_two_that_stage_the_same_load_the_later_one_counts(first_class: Wareh
     with pytest.raises(M2PLoadError, match="'x' was staged again, or discarded, while this task read"):
         future.result(60)
     assert first_class.loader(load_id="x").publish(plan.plan_id).updated == 1
+    assert not waiting(first_class)
+
+
+def test_a_load_that_is_staged_again_after_its_rehearsal_is_not_entered(first_class: Warehouse) -> None:
+    first_class.load(OLD)
+    plans = []
+    steps: list[str] = []
+
+    @sa.event.listens_for(first_class.engine, "before_cursor_execute")
+    def rehearsed(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO _m2p_loads") and "VALUES" in statement:
+            steps.append("rehearsed")
+
+    @sa.event.listens_for(first_class.engine, "begin")
+    def meanwhile(_c: Any) -> None:
+        if steps == ["rehearsed"]:
+            steps.append("again")
+            later = first_class.loader(load_id="x")
+            plans.append(in_thread(lambda: later.stage(Pages([NEW]))).result(60))
+
+    with pytest.raises(M2PLoadError, match="'x' was staged again, or discarded, while this task read"):
+        first_class.loader(load_id="x").stage(Pages([OLD]))
+    assert first_class.loader(load_id="x").publish(plans[0].plan_id).updated == 1
     assert not waiting(first_class)
 
 

@@ -329,6 +329,12 @@ def test_columns_of_others_survive(warehouse: Warehouse) -> None:
     assert [(row["id"], row["n"], row["remark"]) for row in warehouse.read()] == [("a", "x", "mine"), ("b", "1", "none"), ("c", "1", "none")]
 
 
+def test_a_unique_index_of_others_is_no_reason_not_to_append(first_class: Warehouse) -> None:
+    first_class.load([{"id": "a"}], write_mode="append")
+    first_class.execute("CREATE UNIQUE INDEX mine ON products (id)")
+    assert counts(first_class.load([{"id": "b"}], write_mode="append")) == (1, 0, 0, 0)
+
+
 @pytest.mark.parametrize("unique", [True, False])
 def test_indexes_views_and_triggers_of_others_survive_a_rebuild(sqlite: Warehouse, unique: bool) -> None:
     sqlite.load([{"id": "a", "n": 1}])
@@ -393,6 +399,22 @@ def test_a_column_that_was_made_for_a_field_beforehand_is_taken(warehouse: Wareh
     assert row[warehouse.fields()["unit_fee",]] == "other"
 
 
+def test_a_column_that_was_made_beforehand_is_widened_for_the_first_values(warehouse: Warehouse) -> None:
+    warehouse.load([{"id": "a"}])
+    warehouse.execute("ALTER TABLE products ADD COLUMN fee BIGINT")
+    warehouse.execute("UPDATE products SET fee = 7")
+    assert changes(warehouse.load([{"id": "b", "fee": Decimal("0.1")}], complete=False)) == [("adopt", "fee", "int", "number")]
+    assert [number(row["fee"]) for row in warehouse.read()] == [7, Decimal("0.1")]
+
+
+@pytest.mark.parametrize(("value", "text"), [('"2025-01-01T05:30:00+05:30"', "2025-01-01T05:30:00+05:30"), ("1.50", "1.50")])
+def test_a_text_that_was_made_beforehand_takes_values_as_they_were_sent(first_class: Warehouse, value: str, text: str) -> None:
+    first_class.load([{"id": "a"}])
+    first_class.execute("ALTER TABLE products ADD COLUMN f TEXT")
+    first_class.load(f'[{{"id":"a","f":{value}}}]'.encode())
+    assert first_class.read() == [{"id": "a", "f": text}]
+
+
 def test_two_fields_cannot_both_take_a_column_made_beforehand(warehouse: Warehouse) -> None:
     warehouse.load([{"id": "a"}])
     warehouse.execute("ALTER TABLE products ADD COLUMN unit_fee BIGINT")
@@ -400,6 +422,7 @@ def test_two_fields_cannot_both_take_a_column_made_beforehand(warehouse: Warehou
     (row,) = warehouse.read()
     fields = warehouse.fields()
     assert (row[fields["unitFee",]], row[fields["unit_fee",]]) == (1, 2)
+    assert fields["unitFee",] == "unit_fee"  # the first in alphabetical order
 
 
 @pytest.mark.parametrize("type_name", ["FLOAT", "VARCHAR(5)", "NUMERIC(9,2)", "SMALLINT"])
@@ -425,8 +448,18 @@ def test_dates_widen_whatever_the_date_style(postgres: Warehouse) -> None:
     assert postgres.read()[0]["d"] == date(2025, 9, 5)
     assert in_utc(postgres.read()[0]["t"]) == datetime(2025, 9, 5, 6, 53, 54, tzinfo=UTC)
     indian.load([{"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54Z"}, {"id": "b", "d": "x", "t": "y"}])
-    indian.close()
     assert postgres.read()[0] == {"id": "a", "d": "2025-09-05", "t": "2025-09-05T06:53:54.000000Z"}
+    indian.load([{"id": "c", "e": "2025-09-05"}], [{"id": "d", "e": "x"}], complete=False)  # in the stage
+    assert [row["e"] for row in postgres.read()] == [None, None, "2025-09-05", "x"]
+    indian.close()
+
+
+@pytest.mark.parametrize("index", ["UNIQUE INDEX mine ON products (n)", "INDEX mine ON products (n, m)"])
+def test_an_index_goes_with_a_column_that_becomes_text_in_mariadb(mariadb: Warehouse, index: str) -> None:
+    mariadb.load([{"id": 1, "n": 1, "m": 7}])
+    mariadb.execute(f"CREATE {index}")
+    mariadb.load([{"id": 1, "n": "x", "m": 7}])
+    assert mariadb.read() == [{"id": 1, "n": "x", "m": 7}]
 
 
 def test_indexes_and_checks_of_others_survive_a_wider_number_in_mariadb(mariadb: Warehouse) -> None:
