@@ -103,7 +103,7 @@ def check(warehouse: Warehouse, table: str, rows: list[Object]) -> None:
             assert same(got, row.get(path), value_kind), (path, got, row.get(path), value_kind)
 
 
-@effort(20)
+@effort(12)
 @given(st.lists(ROWS, min_size=1, max_size=6).map(keyed), st.integers(0, 2**32).map(random.Random))
 @example(keyed([Object((("a", Number("1")),)), Object((("a", "2025-01-01"),))]), random.Random(1))
 @example(keyed([Object((("a", Number("2.50")),)), Object((("a", "\\N"),)), Object((("a", [Number("1.10")]),))]), random.Random(1))
@@ -128,7 +128,7 @@ def test_rows_come_back_equal_and_so_do_those_of_later_loads(
     warehouse.execute(f"DROP TABLE {table}")
 
 
-@effort(20)
+@effort(12)
 @given(st.lists(st.tuples(NAMES, PLAIN), min_size=1, max_size=6, unique_by=lambda pair: pair[0]))
 def test_the_second_load_of_a_changed_row_changes_all_of_it(warehouse: Warehouse, pairs: list[tuple[str, Any]]) -> None:
     table = next(TABLES)
