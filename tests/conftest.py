@@ -78,21 +78,36 @@ def postgres_port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture
-def postgres_url(postgres_port: int) -> Iterator[URL]:
-    """An empty database on that server, for this test alone (psycopg 3; ``url.set(drivername=...)`` for others)."""
-    from sqlalchemy import create_engine, make_url
-    from sqlalchemy.pool import NullPool
+@pytest.fixture(scope="session")
+def empty_databases() -> list[str]:
+    """Databases of that server that a test has used, and are empty again."""
+    return []
 
+
+@pytest.fixture
+def postgres_url(postgres_port: int, empty_databases: list[str]) -> Iterator[URL]:
+    """An empty database on that server, for this test alone (psycopg 3; ``url.set(drivername=...)`` for others)."""
+    import psycopg
+    from sqlalchemy import make_url
+
+    from tests.emptied import emptied
     from tools.postgres import database_url
 
-    name = f"t{os.urandom(6).hex()}"
-    admin = create_engine(database_url(postgres_port), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # the quicker one without fsync
+    server = {"host": "127.0.0.1", "port": postgres_port, "user": "postgres", "autocommit": True}
+    if empty_databases:
+        name = empty_databases.pop()
+    else:
+        name = f"t{os.urandom(6).hex()}"
+        with psycopg.connect(dbname="postgres", **server) as connection:
+            connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # the quicker one without fsync
     yield make_url(database_url(postgres_port, name))
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    with psycopg.connect(dbname=name, **server) as connection:
+        is_empty = emptied(connection)
+    if is_empty:
+        empty_databases.append(name)
+    else:
+        with psycopg.connect(dbname="postgres", **server) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _engine(url: URL) -> Iterator[Engine]:

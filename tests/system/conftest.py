@@ -34,6 +34,14 @@ if not AIRFLOW_3_3:
     supervisor.in_process_api_server = cache(supervisor.in_process_api_server)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave all DAGs to one process: the first dag.test() of each makes the whole API that tasks talk to."""
+    for item in items:
+        if "run_dag" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("run_dag"))
+
+
 @pytest.fixture(scope="session")
 def dagbag(airflow_db: Path) -> DagBag:
     from airflow.dag_processing.dagbag import DagBag

@@ -1,16 +1,19 @@
-"""A mapped DAG of 200 tasks asks for one token per credential."""
+"""A mapped DAG of forty tasks asks for one token per credential."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
+from airflow.dag_processing.dagbag import DagBag
 
-from tests.connections import m2p_connection
-from tests.system.own_airflow import OwnAirflow, own_airflow  # noqa: F401 - a fixture
+from tests.connections import connect, m2p_connection
 
 if TYPE_CHECKING:
+    import pytest
+
     from airflow_provider_m2p.sandbox.server import SandboxServer
+    from tests.system.conftest import RunDag
 
 DAG = """
 import pendulum
@@ -24,24 +27,27 @@ def count(conn_id, number):
     M2PHook(conn_id).request("GET", "/v1/products/", params={"pageNo": 0, "pageSize": 1})
 
 with DAG("m2p_mapped", start_date=pendulum.datetime(2026, 1, 1), schedule=None):
-    count.expand(conn_id=["m2p_default", "m2p_globex"], number=list(range(100)))
+    count.expand(conn_id=["m2p_default", "m2p_globex"], number=list(range(20)))
 """
 
 
-@pytest.mark.timeout(700)
-def test_two_hundred_mapped_tasks_ask_for_two_tokens(own_airflow: OwnAirflow, sandbox: SandboxServer) -> None:  # noqa: F811
-    (own_airflow.home / "dags").mkdir()
-    (own_airflow.home / "dags" / "m2p_mapped.py").write_text(DAG)
-    own_airflow.run(
-        "airflow",
-        *("dags", "test", "m2p_mapped"),
-        AIRFLOW__CORE__DAGS_FOLDER=str(own_airflow.home / "dags"),
-        AIRFLOW__OPENLINEAGE__DISABLED="True",  # takes its time for every task
-        AIRFLOW_CONN_M2P_DEFAULT=m2p_connection(sandbox.url, token_cache="disk"),
-        AIRFLOW_CONN_M2P_GLOBEX=m2p_connection(sandbox.url, "globex-viewer", "GLOBEX", token_cache="disk"),
+def test_forty_mapped_tasks_ask_for_two_tokens(
+    run_dag: RunDag, dagbag: DagBag, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dag_file = tmp_path / "dags" / "m2p_mapped.py"
+    dag_file.parent.mkdir()
+    dag_file.write_text(DAG)
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(dag_file.parent))
+    monkeypatch.setitem(dagbag.dags, "m2p_mapped", DagBag(dag_file).dags["m2p_mapped"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    connect(
+        monkeypatch,
+        m2p_default=m2p_connection(sandbox.url, token_cache="disk"),
+        m2p_globex=m2p_connection(sandbox.url, "globex-viewer", "GLOBEX", token_cache="disk"),
     )
+    assert run_dag("m2p_mapped").state == "success"
     asked = [(record.client_id, record.token) for record in sandbox.requests if record.path == "/v1/products/"]
-    assert len(asked) == 200
+    assert len(asked) == 40
     assert {client for client, _ in asked} == {"acme-viewer", "globex-viewer"}
     assert len(set(asked)) == 2
     assert sandbox.count("/auth/token") == 2

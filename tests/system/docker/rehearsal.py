@@ -151,6 +151,10 @@ class Rehearsal:
                 raise AssertionError(f"{what}: {f'{ended} ended' if ended else 'not in time'}\n{self.logs()}")
             time.sleep(0.5)
 
+    def log(self, name: str) -> str:
+        """What a service has said so far."""
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
     def logs(self) -> str:
         """The end of every service's output and of every task's log."""
         files = sorted(self.home.glob("*.log")) + sorted(self.home.glob("logs/dag_id=*/**/*.log"))
