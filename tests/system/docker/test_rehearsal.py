@@ -143,15 +143,15 @@ def test_local_executor() -> None:
         assert_exact(running, api, 4)
 
 
-def test_thirty_tenants_on_celery_workers_one_of_which_is_killed() -> None:
-    with project(FILES, 30, IMPATIENT, workers=2) as (running, api):
+def test_fifty_tenants_on_celery_workers_one_of_which_is_killed() -> None:
+    with project(FILES, 50, IMPATIENT, workers=2) as (running, api):
         for worker in ("worker-1", "worker-2"):
             # Their health check takes seconds of the processor that they start on: not before it can succeed.
             running.until(lambda worker=worker: "ready." in running.log(worker), worker)  # type: ignore[misc]
             running.until(lambda worker=worker: running.healthy(worker), worker)  # type: ignore[misc]
         running.until(api.unpause, "the DAG")
         running.until(lambda: bool(api.runs()), "a DAG run")
-        running.until(lambda: len(api.in_state("success")) >= 5, "the first tenants")
+        running.until(lambda: len(api.in_state("success")) >= 10, "the first tenants")
         set_faults(running, "latency=30@page1")  # whatever begins now is held half-way
         held = datetime.now(UTC)
         running.until(lambda: len(api.in_state("running", since=held)) > PER_WORKER, "tasks on both workers")
@@ -159,4 +159,4 @@ def test_thirty_tenants_on_celery_workers_one_of_which_is_killed() -> None:
         set_faults(running)
         running.until(api.finished, "the DAG run", RUN_SECONDS)
         assert any(task["try_number"] > 1 for task in api.tasks())
-        assert_exact(running, api, 30)
+        assert_exact(running, api, 50)
