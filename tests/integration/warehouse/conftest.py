@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import os
 import shutil
@@ -85,20 +84,12 @@ def mariadb_url(mariadb_port: int) -> Iterator[sa.URL]:
         connection.exec_driver_sql(f"DROP DATABASE {name}")
 
 
-@functools.cache
-def _postgres_engine(url: sa.URL) -> sa.Engine:
-    """An engine for all tests on a database: it compiles SQLAlchemy's long questions about tables once."""
-    return sa.create_engine(url)
-
-
 def _warehouse(way: str, request: pytest.FixtureRequest) -> Iterator[Warehouse]:
     fixture = {"sqlite": "sqlite_url", "mariadb": "mariadb_url"}.get(way, "postgres_url")
     url: sa.URL = request.getfixturevalue(fixture)
     if way == "psycopg2":
         url = url.set(drivername="postgresql+psycopg2")
-    # What a test listens to on the copy ends with it; what happens in the pool ("connect") takes an engine of its own.
-    engine = _postgres_engine(url).execution_options() if fixture == "postgres_url" else None
-    warehouse = Warehouse(way, url, engine=engine)
+    warehouse = Warehouse(way, url)
     yield warehouse
     warehouse.close()
 

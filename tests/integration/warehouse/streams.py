@@ -73,13 +73,12 @@ class Warehouse:
     A database and a way to load it.
 
     :param way: ``sqlite``, ``mariadb``, ``psycopg`` or ``psycopg2`` (PostgreSQL), ``portable`` (PostgreSQL by the portable way).
-    :param engine: the database's engine; a new one, with these options, unless given.
     """
 
-    def __init__(self, way: str, url: sa.URL, *, engine: sa.Engine | None = None, **options: Any) -> None:
+    def __init__(self, way: str, url: sa.URL, **options: Any) -> None:
         self.way = way
         self.url = url
-        self.engine = engine or sa.create_engine(url, **options)
+        self.engine = sa.create_engine(url, **options)
         self.dialect = Dialect if way == "portable" else None
         self._loads = 0
 
