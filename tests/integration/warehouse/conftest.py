@@ -28,22 +28,22 @@ def mariadb_server(*options: str) -> Iterator[int]:
     """Run a fresh server (user ``root``, no password) and yield its port; stop and remove it afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="m2p-mariadb-"))
     data, port = directory / "data", free_port()
-    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={data}"]
+    # A server that starts, and its setup, clear away what others have in their directory for temporary files.
+    common = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={data}", f"--tmpdir={directory}"]
     setup = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
     serve = [
         shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin") or "mariadbd",
         *common,
         f"--socket={directory / 'socket'}",
         f"--pid-file={directory / 'pid'}",
-        f"--tmpdir={directory}",  # a server that starts clears away what others have in theirs
         f"--port={port}",
         "--bind-address=127.0.0.1",
         *FAST,
         *options,
     ]
     try:
+        subprocess.run(setup, check=True)  # what it says is in pytest's report if it fails
         with (directory / "log").open("wb") as log:
-            subprocess.run(setup, check=True, stdout=log, stderr=log)
             server = subprocess.Popen(serve, stdout=log, stderr=log)
         try:
             _wait_for(f"mysql+pymysql://root@127.0.0.1:{port}")
