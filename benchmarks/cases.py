@@ -119,7 +119,7 @@ def scale(bench: Bench, results: Results) -> None:
 def frames(bench: Bench, results: Results) -> None:
     """Fetch everything into one pandas DataFrame."""
     bench.warm_up(results.rows)
-    names = ["frame-ours", "frame-json_normalize"]
+    names = ["frame-ours", "frame-by-hand", "frame-json_normalize"]
     _warm_up(bench, names)
     wanted = {"rows": results.rows, "distinct": results.rows, "daily": catalogue.daily_sum(results.rows)}
     for _ in range(results.runs):

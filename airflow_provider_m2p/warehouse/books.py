@@ -54,6 +54,8 @@ class Books:
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
         self.dialect = dialect
         self._connection = dialect.connection
+        #: Tables that were made here: who makes a table may write to it.
+        self._made: set[sa.Table] = set()
         metadata = sa.MetaData(schema=schema)
         text, instant = dialect.text_type, dialect.instant_type
         self.loads = sa.Table(
@@ -100,21 +102,25 @@ class Books:
         """Return the name of a table with its schema, alike whether that was named or is the connection's default."""
         return f"{self.loads.schema or self.dialect.default_schema}.{table}"
 
-    def missing(self) -> bool:
-        """Tell whether a table is missing."""
+    def missing(self) -> list[sa.Table]:
+        """Return the tables that are missing."""
         there = sa.inspect(self._connection).get_table_names(schema=self.loads.schema)
-        return not {table.name for table in self.loads.metadata.sorted_tables}.issubset(there)
+        return [table for table in self.loads.metadata.sorted_tables if table.name not in there]
 
     def try_writing(self) -> None:
         """Find out whether the user may enter a load."""
+        if self._made.issuperset((self._columns, self.loads)):
+            return
         for table in (self._columns, self.loads):
             self.dialect.check_texts(table, ("table_name", "column_name", "tenant_id"))
         self.dialect.try_writing(self._columns)
         self.dialect.try_writing(self.loads, only_insert=True)
 
     def create(self) -> None:
-        """Create the tables if they are missing."""
-        self.loads.metadata.create_all(self._connection)
+        """Create the tables that are missing."""
+        missing = self.missing()
+        self.loads.metadata.create_all(self._connection, missing, checkfirst=False)
+        self._made.update(missing)
 
     def columns(self, table: str) -> list[StoredColumn]:
         """Return what is known of a table's columns of data, in the order of their positions."""

@@ -73,6 +73,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "limit-sqlite": _sqlite(
         "the limit: known columns, executemany in one transaction", "limit.sqlite", daily=_LITE_JSON, reloads=True
     ),
+    "by-hand-sqlite": _sqlite("by hand: our columns and hash, nothing else", "by_hand.sqlite", reloads=True),
+    "by-hand-sqlite-staged": _sqlite("by hand: the same, staged, two hashes", "by_hand.sqlite_staged", reloads=True),
     "ours-sqlite": _sqlite("ours", "ours.sqlite", reloads=True),
     "airflow-sqlite": _sqlite(
         "Airflow: HttpOperator + insert_rows(replace)", "airflow_own.sqlite", peer=True, daily=_LITE_JSON
@@ -92,6 +94,7 @@ CONTESTANTS: dict[str, Contestant] = {
         daily='"limits.daily"',
     ),
     "frame-ours": Contestant(title="ours: to_dataframe", function="ours_frame.frame"),
+    "frame-by-hand": Contestant(title="by hand: known fields, nothing checked", function="by_hand.frame"),
     "frame-json_normalize": Contestant(title="requests, json_normalize", function="frames.normalize"),
     # What a task process needs without a load in it, and with one.
     "task-bare": _postgres("a bare Airflow task process", "task.bare"),
