@@ -135,8 +135,8 @@ def sqlite_staged(job: Job) -> None:
                     insert,
                     [
                         (order, _hash(row), sha256(raw).hexdigest()[:32], *row)
-                        for order, raw, row in zip(
-                            orders, some, cells_of(decode(b"[%b]" % b",".join(some))), strict=False
+                        for raw, row, order in zip(
+                            some, cells_of(decode(b"[%b]" % b",".join(some))), orders, strict=False
                         )
                     ],
                 )
