@@ -13,13 +13,15 @@ from sqlalchemy.dialects import mysql
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import WIDER, Dialect
+from airflow_provider_m2p.warehouse.errors import note_trigger
 from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
 _NO_SUCH_TABLE = 1146
+_AT_LINE = 4094
 #: What a load needs on its connection, whatever the server has: every character (MySQL's ``utf8`` lacks some), tables
-#: that can be rolled back, no limits for people.
+#: that can be rolled back, no limits for people, all that is to be known of an error.
 _NEEDS = {
     "character_set_client": "utf8mb4",
     "character_set_results": "utf8mb4",
@@ -29,6 +31,8 @@ _NEEDS = {
     "sql_safe_updates": "0",
     "sql_select_limit": "18446744073709551615",
     "sql_big_selects": "1",
+    "sql_notes": "1",
+    "max_error_count": "65535",
 }
 #: What a load changes on its connection. Whoever has read a table keeps others from altering it, by default for a day.
 _SETTINGS = ("sql_mode", "lock_wait_timeout", "innodb_lock_wait_timeout", *_NEEDS)
@@ -226,12 +230,25 @@ class MySQL(Dialect):
                 f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."
             )
         try:
-            with self.connection.begin():
+            with self.connection.begin(), self._noting_triggers():
                 yield
         finally:
             if not self.connection.invalidated:  # else the lock went with the connection
                 with self.connection.begin():
                     self.connection.execute(sa.select(sa.func.release_lock(name)))
+
+    @contextlib.contextmanager
+    def _noting_triggers(self) -> Iterator[None]:
+        """Note with an error that a trigger raised it, by whatever number: its words may hold a value."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            # MariaDB says at which line of a trigger it was.
+            if not error.connection_invalidated and any(
+                number == _AT_LINE for _, number, _ in self.connection.exec_driver_sql("SHOW WARNINGS")
+            ):
+                note_trigger(error)
+            raise
 
 
 def _copy_of(key: str) -> str:

@@ -197,6 +197,7 @@ def test_a_check_constraint_of_others_shows_no_value(warehouse: Warehouse) -> No
     [
         ("RAISE EXCEPTION 'customer % is wrong', new.id", "P0001"),
         ("RAISE EXCEPTION 'customer % is wrong', new.id USING ERRCODE = 'check_violation'", "23514"),
+        ("RAISE EXCEPTION 'customer % is wrong', new.id USING ERRCODE = 'M2P01'", "M2P01"),
         ("ASSERT new.id > '8', 'customer ' || new.id || ' is wrong'", "P0004"),
     ],
 )
@@ -209,10 +210,27 @@ def test_a_trigger_of_others_shows_no_value(postgres: Warehouse, driver: str, bo
     )
     postgres.execute("CREATE TRIGGER t BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION no()")
     shown = refused(
-        lambda: postgres.load([*ROWS, {"id": SECRET}]), M2PLoadError, rf"{code}\): raised by a trigger.*index or trigger does not"
+        lambda: postgres.load([*ROWS, {"id": SECRET}]), M2PLoadError, rf"{code}\): raised by a trigger.*trigger does not"
     )
     postgres.close()
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize("state", ["45000", "23000", "02000"])
+@pytest.mark.parametrize("number", ["", "MYSQL_ERRNO = 1062,", "MYSQL_ERRNO = 31001,"])
+def test_a_trigger_of_others_in_mariadb_shows_no_value(mariadb: Warehouse, state: str, number: str) -> None:
+    rows = [{"id": f"{n:03}", "n": n / 7, "at": "2024-01-01T00:00:00.123456Z", "day": "2024-01-01", "is": True} for n in range(100)]
+    mariadb.load(rows[:1])
+    mariadb.execute(
+        "CREATE TRIGGER t BEFORE INSERT ON products FOR EACH ROW BEGIN DECLARE words TEXT DEFAULT CONCAT('not ', new.id); "
+        f"IF new.id > '2' THEN SIGNAL SQLSTATE '{state}' SET {number} MESSAGE_TEXT = words; END IF; END"
+    )
+    silent = Warehouse("mariadb", mariadb.url, connect_args={"init_command": "SET sql_notes = 0, max_error_count = 0"})
+    message = r"\(\d+\): raised by a trigger. Nothing.*trigger does not take"
+    shown = refused(lambda: silent.load([*rows, {"id": SECRET}]), M2PLoadError, message)
+    silent.close()
+    assert SECRET not in shown
+    assert len(mariadb.read()) == 1
 
 
 def test_a_row_that_is_too_wide_and_a_column_that_is_too_narrow(postgres: Warehouse) -> None:
@@ -351,6 +369,7 @@ def test_a_collation_in_postgres_that_takes_different_texts_for_the_same(postgre
 
 def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
     settings = {"default_storage_engine": "MyISAM", "sql_safe_updates": 1, "sql_select_limit": 1, "sql_big_selects": 0, "max_join_size": 1}
+    settings |= {"sql_notes": 0, "max_error_count": 0}
     init = "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
     limited = Warehouse("mariadb", mariadb.url, connect_args={"init_command": init})
     limited.load([{"id": "a", "n": 1, "m": True}, {"id": "b", "n": 2, "m": False}])
