@@ -367,6 +367,24 @@ def test_a_collation_in_postgres_that_takes_different_texts_for_the_same(postgre
     assert postgres.read() == [{"id": "a"}]
 
 
+@pytest.mark.parametrize("kept_as", ["citext", "domain_of_it", "domain_of_that"])
+def test_a_type_in_postgres_that_takes_different_texts_for_the_same(postgres: Warehouse, kept_as: str) -> None:
+    postgres.load([{"id": "a"}])
+    # This server is without the extension, which makes the type just so.
+    postgres.execute("CREATE TYPE citext")
+    postgres.execute("CREATE FUNCTION citextin(cstring) RETURNS citext AS 'textin' LANGUAGE internal IMMUTABLE STRICT")
+    postgres.execute("CREATE FUNCTION citextout(citext) RETURNS cstring AS 'textout' LANGUAGE internal IMMUTABLE STRICT")
+    postgres.execute("CREATE TYPE citext (INPUT = citextin, OUTPUT = citextout, LIKE = text, COLLATABLE = true)")
+    postgres.execute("CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT")
+    postgres.execute("CREATE CAST (text AS citext) WITHOUT FUNCTION AS ASSIGNMENT")
+    postgres.execute("CREATE DOMAIN domain_of_it AS citext")
+    postgres.execute("CREATE DOMAIN domain_of_that AS domain_of_it")
+    postgres.execute(f"ALTER TABLE products ALTER COLUMN id TYPE {kept_as}")
+    with pytest.raises(M2PSchemaError, match="'id' of table 'products' has the type citext, which takes different texts for the same"):
+        postgres.load([{"id": "A"}], max_delete_ratio=1)
+    assert postgres.read() == [{"id": "a"}]
+
+
 def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
     settings = {"default_storage_engine": "MyISAM", "sql_safe_updates": 1, "sql_select_limit": 1, "sql_big_selects": 0, "max_join_size": 1}
     settings |= {"sql_notes": 0, "max_error_count": 0}
