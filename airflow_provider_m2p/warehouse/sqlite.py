@@ -243,7 +243,8 @@ class SQLite(Dialect):
         found = run(
             """
             SELECT part.name, part.coll FROM pragma_index_list(?, ?) AS own, pragma_index_xinfo(own.name, ?) AS part
-            WHERE "unique" AND NOT partial AND part.name IN (SELECT value FROM json_each(?)) AND part.coll <> 'BINARY'
+            WHERE "unique" AND NOT partial AND part.name IN (SELECT value FROM json_each(?))
+            AND part.coll <> 'BINARY' COLLATE NOCASE
             AND NOT EXISTS (
                 SELECT 1 FROM pragma_index_info(own.name, ?) AS other
                 WHERE other.name NOT IN (SELECT value FROM json_each(?))

@@ -235,6 +235,12 @@ def test_an_index_of_others_that_takes_different_texts_for_the_same_is_no_key(sq
     assert counts(sqlite.load([{"id": "a", "n": 2}, {"id": "A", "n": 3}])) == (1, 1, 0, 0)
 
 
+def test_a_binary_collation_in_lower_case_is_no_other(sqlite: Warehouse) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    sqlite.execute("CREATE UNIQUE INDEX mine ON products (_m2p_tenant_id, id COLLATE binary)")
+    assert counts(sqlite.load([{"id": "a", "n": 2}])) == (0, 1, 0, 0)
+
+
 # -- databases ---------------------------------------------------------------------------------------------------------
 
 
