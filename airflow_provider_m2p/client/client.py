@@ -159,8 +159,10 @@ class M2PClient:
         :param params: query parameters beyond pageNo and pageSize.
         :param max_pages: read no more than so many pages.
         """
-        if max_pages is not None and max_pages < 1:
-            raise M2PConfigError(f"Connection {self.settings.conn_id}: max_pages must be 1 or more.")
+        if max_pages is not None and (type(max_pages) is not int or max_pages < 1):
+            raise M2PConfigError(
+                f"Connection {self.settings.conn_id}: max_pages must be 1 or more, as a number, not {max_pages!r}."
+            )
         fetch = self._list(path, params, self.settings.page_size)
         stream = Pages(
             fetch,

@@ -87,6 +87,8 @@ class M2PExtractProductsOperator(BaseOperator):
 
         hook = M2PHook(self.m2p_conn_id)
         with no_hopeless_retries(context):
+            if not isinstance(self.max_rows, int):
+                raise M2PConfigError(f"max_rows={self.max_rows!r} is no whole number.")
             self.api_docs_url = hook.api_docs_url
             with (
                 hook.get_conn() as client,

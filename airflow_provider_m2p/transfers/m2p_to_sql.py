@@ -123,6 +123,8 @@ class M2PToSqlOperator(BaseOperator):
         with no_hopeless_retries(context):
             if self.if_unchanged not in ("emit", "quiet", "skip"):
                 raise M2PConfigError(f"if_unchanged={self.if_unchanged!r} is none of emit, quiet, skip.")
+            if not isinstance(self.publish, bool):  # a text, even "false", would count as true
+                raise M2PConfigError(f"publish={self.publish!r} is neither True nor False.")
             if self.outlets and not self.publish:
                 raise M2PConfigError(
                     "With publish=False no table changes yet. Give the outlets to the M2PPublishLoadOperator."

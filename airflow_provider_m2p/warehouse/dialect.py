@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import META_PREFIX
@@ -205,6 +206,10 @@ class Dialect:
         :param present: the types of the table's columns.
         """
         return [WIDER] if WIDER in present else []
+
+    def filled(self, table: sa.Table, columns: Iterable[ReflectedColumn]) -> set[str]:
+        """Return which columns of a table the database fills itself, so that no field gets into them."""
+        return {c["name"] for c in columns if c.get("computed") or c.get("identity", {}).get("always")}
 
     def widen_staged(
         self, stage: sa.Table, column: sa.Column[Any], source: Kind, target: Kind, *, key: bool

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PError, M2PLoadError, M2PWarehouseAccessError
 
+_BY_TRIGGER: Final = "raised by a trigger"
 _QUOTED: Final = re.compile(
     r"((?:column|[Tt]able|Check constraint) '[^']*')|'.*'|(?:(?<=: )|(?<=value ))\".*\"", re.DOTALL
 )
@@ -90,7 +91,7 @@ _KNOWN: Final = [
         "the field (exclude_columns).",
     ),
     _Known(
-        r"23...|P000[14]|1062|1451|1452|1644|4025|SQLITE_CONSTRAINT\w*",
+        r"23...|P000[14]|1062|1451|1452|164[34]|4025|SQLITE_CONSTRAINT\w*",
         "Somebody else's constraint, index or trigger does not take these rows: change or drop it.",
     ),
     _Known(
@@ -154,9 +155,10 @@ _KNOWN: Final = [
         said="readonly database",
         error=M2PWarehouseAccessError,
     ),
+    _Known(r".*", "Somebody else's trigger does not take these rows: change or drop it.", only=f"^{_BY_TRIGGER}$"),
 ]
-#: Errors that people's own triggers raise, in words that may hold a value; in PostgreSQL under any other code, too.
-_RAISED: Final = ("P0001", "1644", "SQLITE_CONSTRAINT_TRIGGER")
+#: Errors that people's own triggers raise, in words that may hold a value. But they may give them any other code, too.
+_RAISED: Final = ("P0001", "1643", "1644", "SQLITE_CONSTRAINT_TRIGGER")
 #: What PostgreSQL calls what it has no other code for.
 _INTERNAL: Final = "XX000"
 
@@ -193,7 +195,7 @@ def lock_timed_out(error: sa.exc.DBAPIError) -> bool:
 def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
     original = getattr(error, "orig", None) or error
     code = _code(original)
-    said = "raised by a trigger" if code in _RAISED or _is_raised(original) else _text(original)
+    said = _BY_TRIGGER if code in _RAISED or _is_raised(original) else _text(original)
     what = f"{type(original).__name__}{f' ({code})' if code else ''}: {said}"
     if is_lost:
         return M2PLoadError(
@@ -207,10 +209,16 @@ def _ours(error: Exception, table: str, *, is_lost: bool) -> M2PLoadError:
     return M2PLoadError(refusal)
 
 
+def note_trigger(error: sa.exc.DBAPIError) -> None:
+    """Note that a trigger raised an error, which its driver does not tell."""
+    if error.orig is not None:
+        error.orig.add_note(_BY_TRIGGER)
+
+
 def _is_raised(error: BaseException) -> bool:
-    """Tell whether a function of PostgreSQL's own language raised an error."""
+    """Tell whether that is noted, or a function of PostgreSQL's own language raised an error."""
     function = getattr(getattr(error, "diag", None), "source_function", None)
-    return function in ("exec_stmt_raise", "exec_stmt_assert")
+    return function in ("exec_stmt_raise", "exec_stmt_assert") or _BY_TRIGGER in getattr(error, "__notes__", ())
 
 
 def _code(error: BaseException | None) -> str:

@@ -12,9 +12,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Final, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 
 from airflow_provider_m2p.client.page import PageStream
@@ -207,6 +208,11 @@ class Loader:
         for name in ("key_columns", "exclude_columns", "hash_columns"):
             if isinstance(getattr(spec, name), str):
                 raise M2PConfigError(f"{name} is one text, and should be a list of fields: ({getattr(spec, name)!r},).")
+        try:
+            msgspec.convert({field.name: getattr(spec, field.name) for field in fields(spec)}, LoadSpec)
+        except msgspec.ValidationError as error:
+            wrong, _, name = str(error).rpartition(" - at `$.")
+            raise M2PConfigError(f"{name.rstrip('`')} has a wrong type. {wrong}.") from error
         if not spec.key_columns or not all(spec.key_columns):
             raise M2PConfigError("key_columns is empty. Name the fields that identify a row.")
         if len(set(spec.key_columns)) < len(spec.key_columns):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
 from airflow_provider_m2p.warehouse.dialect import WIDER, Dialect
+from airflow_provider_m2p.warehouse.errors import note_trigger
 from airflow_provider_m2p.warehouse.staged import stage_name
 
 _QUOTING = frozenset({"ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"})
 _LOOK_SECONDS = 300.0
 _NO_SUCH_TABLE = 1146
+_AT_LINE = 4094
 #: What a load needs on its connection, whatever the server has: every character (MySQL's ``utf8`` lacks some), tables
-#: that can be rolled back, no limits for people.
+#: that can be rolled back, no limits for people, all that is to be known of an error.
 _NEEDS = {
     "character_set_client": "utf8mb4",
     "character_set_results": "utf8mb4",
@@ -29,10 +32,13 @@ _NEEDS = {
     "sql_safe_updates": "0",
     "sql_select_limit": "18446744073709551615",
     "sql_big_selects": "1",
+    "sql_notes": "1",
+    "max_error_count": "65535",
 }
 #: What a load changes on its connection. Whoever has read a table keeps others from altering it, by default for a day.
 _SETTINGS = ("sql_mode", "lock_wait_timeout", "innodb_lock_wait_timeout", *_NEEDS)
-_OF_COLUMNS = ("table_schema", "table_name", "column_name", "collation_name")
+_OF_COLUMNS = ("table_schema", "table_name", "column_name", "collation_name", "extra")
+_COLUMNS = sa.table("columns", *map(sa.column, _OF_COLUMNS), schema="information_schema")
 #: Kinds whose values the database itself makes the texts that they are to be.
 _SPELLED_ALIKE = (Kind.INT, Kind.DATE)
 _DECIMAL = r"^-?[0-9]{1,35}(\.[0-9]{1,30})?$"
@@ -183,6 +189,11 @@ class MySQL(Dialect):
         copies = [_copy_of(name) for name, column_type in present.items() if not isinstance(column_type, sa.String)]
         return super().left_over(present) + [name for name in copies if name in present]
 
+    def filled(self, table: sa.Table, columns: Iterable[ReflectedColumn]) -> set[str]:
+        # SQLAlchemy tells of ON UPDATE only behind a DEFAULT.
+        updated = sa.select(_COLUMNS.c.column_name).where(_is_of(table), _COLUMNS.c.extra.ilike("%on update%"))
+        return super().filled(table, columns).union(self.connection.scalars(updated))
+
     def check(self, table: sa.Table, *, with_children: bool) -> None:
         lower = table.name.lower()
         if table.name != lower and self.connection.execute(sa.text("SELECT @@lower_case_table_names")).scalar():
@@ -201,11 +212,9 @@ class MySQL(Dialect):
                 raise
 
     def _find_lossy_collation(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
-        schema = sa.func.coalesce(table.schema, sa.func.database())
-        c = sa.table("columns", *map(sa.column, _OF_COLUMNS), schema="information_schema").c
-        of = sa.and_(c.table_schema == schema, c.table_name == table.name, c.column_name.in_(columns))
-        select = sa.select(c.column_name, c.collation_name).where(of, c.collation_name != self._collation)
-        found = self.connection.execute(select).first()
+        c = _COLUMNS.c
+        lossy = sa.and_(_is_of(table), c.column_name.in_(columns), c.collation_name != self._collation)
+        found = self.connection.execute(sa.select(c.column_name, c.collation_name).where(lossy)).first()
         return None if found is None else (found[0], f"collation {found[1]}", self._collation)
 
     @contextlib.contextmanager
@@ -226,12 +235,31 @@ class MySQL(Dialect):
                 f"Another load held {lock} for more than {seconds:.0f} s. Nothing was written; run the task again."
             )
         try:
-            with self.connection.begin():
+            with self.connection.begin(), self._noting_triggers():
                 yield
         finally:
             if not self.connection.invalidated:  # else the lock went with the connection
                 with self.connection.begin():
                     self.connection.execute(sa.select(sa.func.release_lock(name)))
+
+    @contextlib.contextmanager
+    def _noting_triggers(self) -> Iterator[None]:
+        """Note with an error that a trigger raised it, by whatever number: its words may hold a value."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            # MariaDB says at which line of a trigger it was.
+            if not error.connection_invalidated and any(
+                number == _AT_LINE for _, number, _ in self.connection.exec_driver_sql("SHOW WARNINGS")
+            ):
+                note_trigger(error)
+            raise
+
+
+def _is_of(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition for what the database says of a table's columns."""
+    schema = sa.func.coalesce(table.schema, sa.func.database())
+    return sa.and_(_COLUMNS.c.table_schema == schema, _COLUMNS.c.table_name == table.name)
 
 
 def _copy_of(key: str) -> str:

@@ -50,13 +50,16 @@ _PRIVILEGES = sa.text("""
 """)
 #: Columns of a table that take upper and lower case, or accents, for the same.
 _LOSSY_COLLATIONS = sa.text("""
+    WITH RECURSIVE made_of AS (
+        SELECT attname, attcollation, atttypid AS oid FROM pg_catalog.pg_attribute
+        WHERE attrelid = CAST(:table AS regclass) AND attname = ANY(:columns)
+        UNION ALL
+        SELECT attname, attcollation, typbasetype FROM made_of JOIN pg_catalog.pg_type USING (oid)
+        WHERE typtype = 'd'
+    )
     SELECT attname, CASE WHEN collisdeterministic THEN 'type citext' ELSE 'collation ' || collname END
-    FROM pg_catalog.pg_attribute
-    JOIN pg_catalog.pg_collation AS c ON c.oid = attcollation
-    JOIN pg_catalog.pg_type AS t ON t.oid = atttypid
-    LEFT JOIN pg_catalog.pg_type AS base ON base.oid = t.typbasetype
-    WHERE attrelid = CAST(:table AS regclass) AND attname = ANY(:columns)
-    AND (NOT collisdeterministic OR 'citext' IN (t.typname, base.typname))
+    FROM made_of JOIN pg_catalog.pg_type USING (oid) JOIN pg_catalog.pg_collation AS c ON c.oid = attcollation
+    WHERE NOT collisdeterministic OR typname = 'citext'
 """)
 
 

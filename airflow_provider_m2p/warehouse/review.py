@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
 
+from airflow_provider_m2p import __version__
 from airflow_provider_m2p.columns.kinds import Kind
 from airflow_provider_m2p.columns.names import show
 from airflow_provider_m2p.columns.shape import Field
@@ -108,7 +110,8 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
         for any. All else stands in the books.
     :param plan_id: of the plan that was agreed to; ``None`` for whatever plan there is.
     :raises M2PConfigError: the load that waits is for another table or tenant.
-    :raises M2PLoadError: no such load waits, it has another plan, or the table is no longer what that was made for.
+    :raises M2PLoadError: no such load waits, it has another plan or is another version's, or the table is no longer
+        what that was made for.
     """
     dialect = books.dialect
     with _entry(books, spec, lock_seconds) as entry:
@@ -128,6 +131,11 @@ def publish(books: Books, spec: LoadSpec, lock_seconds: float, plan_id: str | No
         if published:
             log.info("Load %s was published before, as plan %s. It is not applied again.", kept.load_id, newest)
             return LoadResult(**published)
+        if record.get("version") != __version__:
+            raise M2PLoadError(
+                f"Load {kept.load_id!r} was staged by another version of airflow-provider-m2p than this one "
+                f"({__version__}). Nothing was written. Stage the load again and review the new plan."
+            )
         read = Read(**{**record["read"], "started_at": datetime.fromisoformat(record["read"]["started_at"])})
         if books.version(kept.table, kept.tenant_id) != read.version:
             raise M2PLoadError(
@@ -237,6 +245,7 @@ def _rehearse(books: Books, spec: LoadSpec, read: Read, staged: Staged, lock_sec
 def _record(spec: LoadSpec, read: Read, staged: Staged, plan: LoadPlan) -> dict[str, Any]:
     """Return all that publishing needs, as plain JSON types."""
     return {
+        "version": __version__,
         "spec": asdict(spec),
         "read": {**asdict(read), "started_at": read.started_at.isoformat()},
         "staged": _staged_as_dict(staged),
@@ -245,9 +254,8 @@ def _record(spec: LoadSpec, read: Read, staged: Staged, plan: LoadPlan) -> dict[
 
 
 def _spec(record: dict[str, Any]) -> LoadSpec:
-    """Return the load that a record is of."""
-    lists = {name: tuple(record["spec"][name]) for name in ("key_columns", "exclude_columns", "hash_columns")}
-    return LoadSpec(**{**record["spec"], **lists})
+    """Return the load that a record is of, as far as this version knows what another one wrote."""
+    return msgspec.convert(record["spec"], LoadSpec)
 
 
 def _staged_as_dict(staged: Staged) -> dict[str, Any]:

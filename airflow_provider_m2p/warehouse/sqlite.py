@@ -16,6 +16,8 @@ from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSch
 from airflow_provider_m2p.warehouse.dialect import Dialect
 
 _READ_SECONDS: Final = 300.0
+#: What collations take for the same as ``a``.
+_SAME_AS_A: Final = {"NOCASE": "A", "RTRIM": "a "}
 #: A word of a statement, with the space and the comments before it.
 _WORD: Final = re.compile(
     r"""(?:[ \t\n\f\r]|--[^\n]*|/\*.*?\*/)*"""
@@ -237,11 +239,12 @@ class SQLite(Dialect):
             self._wait(_READ_SECONDS)
 
     def _find_lossy_collation(self, table: sa.Table, columns: list[str]) -> tuple[str, str, str] | None:
-        database = self._database(table)
-        found = self.connection.exec_driver_sql(
+        run, database = self.connection.exec_driver_sql, self._database(table)
+        found = run(
             """
             SELECT part.name, part.coll FROM pragma_index_list(?, ?) AS own, pragma_index_xinfo(own.name, ?) AS part
-            WHERE "unique" AND NOT partial AND part.name IN (SELECT value FROM json_each(?)) AND part.coll <> 'BINARY'
+            WHERE "unique" AND NOT partial AND part.name IN (SELECT value FROM json_each(?))
+            AND part.coll <> 'BINARY' COLLATE NOCASE
             AND NOT EXISTS (
                 SELECT 1 FROM pragma_index_info(own.name, ?) AS other
                 WHERE other.name NOT IN (SELECT value FROM json_each(?))
@@ -249,7 +252,15 @@ class SQLite(Dialect):
             """,
             (table.name, database, database, json.dumps(columns), database, json.dumps(columns)),
         ).first()
-        return None if found is None else (found[0], f"collation {found[1]}", "BINARY")
+        if found is not None:
+            return found[0], f"collation {found[1]}", "BINARY"
+        # A column may have another collation than its index, and what that is shows in comparisons alone.
+        for name in filter(table.c.__contains__, columns):
+            texts = f"SELECT {self.quote(name)} FROM {self.qualified(table)} WHERE 0 UNION SELECT 'a'"
+            for collation, other in _SAME_AS_A.items():
+                if run(f"SELECT count(*) FROM ({texts} UNION SELECT '{other}')").scalar() == 1:
+                    return name, f"collation {collation}", "BINARY"
+        return None
 
     def try_writing(self, table: sa.Table, *, only_insert: bool = False) -> None:
         """Do nothing: every write would wait for others, and :meth:`check` has tried one."""

@@ -74,12 +74,7 @@ class Target:
         known = known or books.columns(spec.table)
         found = inspector.get_columns(spec.table, schema=spec.schema)
         reflected = target.present = {c["name"]: base_type(c["type"], dialect.connection) for c in found}
-        # What the database fills itself nobody else can fill: no field gets into that.
-        filled = {
-            c["name"]
-            for c in found
-            if c.get("computed") or c.get("identity", {}).get("always") or "ON UPDATE" in (c.get("default") or "")
-        }
+        filled = dialect.filled(sa.Table(spec.table, sa.MetaData(), schema=spec.schema), found)
         target.unapplied = {name for name in unapplied if name in reflected}
         target.announced = {name for name in unapplied if name not in reflected}
         target.lost = [name for name, again in unapplied.items() if again]

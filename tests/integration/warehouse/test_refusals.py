@@ -56,6 +56,12 @@ def refused(run: Callable[[], Any], error: type[M2PError], message: str) -> str:
         ({"key_columns": "id"}, r"key_columns is one text, and should be a list of fields: \('id',\)"),
         ({"exclude_columns": "pan"}, r"exclude_columns is one text, and should be a list of fields: \('pan',\)"),
         ({"hash_columns": "pan"}, r"hash_columns is one text, and should be a list of fields: \('pan',\)"),
+        ({"max_delete_ratio": "0.5"}, "max_delete_ratio has a wrong type. Expected `float`, got `str`"),
+        ({"max_depth": "3"}, "max_depth has a wrong type. Expected `int`, got `str`"),
+        ({"child_tables": "false"}, "child_tables has a wrong type. Expected `bool`, got `str`"),
+        ({"key_columns": ("id", 5)}, r"key_columns\[1\] has a wrong type. Expected `str`, got `int`"),
+        ({"hash_columns": None}, "hash_columns has a wrong type. Expected `array`, got `null`"),
+        ({"table": 5}, "table has a wrong type. Expected `str`, got `int`"),
         ({"table": ""}, "needs a table and a tenant id"),
         ({"tenant_id": ""}, "needs a table and a tenant id"),
     ],
@@ -197,6 +203,7 @@ def test_a_check_constraint_of_others_shows_no_value(warehouse: Warehouse) -> No
     [
         ("RAISE EXCEPTION 'customer % is wrong', new.id", "P0001"),
         ("RAISE EXCEPTION 'customer % is wrong', new.id USING ERRCODE = 'check_violation'", "23514"),
+        ("RAISE EXCEPTION 'customer % is wrong', new.id USING ERRCODE = 'M2P01'", "M2P01"),
         ("ASSERT new.id > '8', 'customer ' || new.id || ' is wrong'", "P0004"),
     ],
 )
@@ -209,10 +216,27 @@ def test_a_trigger_of_others_shows_no_value(postgres: Warehouse, driver: str, bo
     )
     postgres.execute("CREATE TRIGGER t BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION no()")
     shown = refused(
-        lambda: postgres.load([*ROWS, {"id": SECRET}]), M2PLoadError, rf"{code}\): raised by a trigger.*index or trigger does not"
+        lambda: postgres.load([*ROWS, {"id": SECRET}]), M2PLoadError, rf"{code}\): raised by a trigger.*trigger does not"
     )
     postgres.close()
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize("state", ["45000", "23000", "02000"])
+@pytest.mark.parametrize("number", ["", "MYSQL_ERRNO = 1062,", "MYSQL_ERRNO = 31001,"])
+def test_a_trigger_of_others_in_mariadb_shows_no_value(mariadb: Warehouse, state: str, number: str) -> None:
+    rows = [{"id": f"{n:03}", "n": n / 7, "at": "2024-01-01T00:00:00.123456Z", "day": "2024-01-01", "is": True} for n in range(100)]
+    mariadb.load(rows[:1])
+    mariadb.execute(
+        "CREATE TRIGGER t BEFORE INSERT ON products FOR EACH ROW BEGIN DECLARE words TEXT DEFAULT CONCAT('not ', new.id); "
+        f"IF new.id > '2' THEN SIGNAL SQLSTATE '{state}' SET {number} MESSAGE_TEXT = words; END IF; END"
+    )
+    silent = Warehouse("mariadb", mariadb.url, connect_args={"init_command": "SET sql_notes = 0, max_error_count = 0"})
+    message = r"\(\d+\): raised by a trigger. Nothing.*trigger does not take"
+    shown = refused(lambda: silent.load([*rows, {"id": SECRET}]), M2PLoadError, message)
+    silent.close()
+    assert SECRET not in shown
+    assert len(mariadb.read()) == 1
 
 
 def test_a_row_that_is_too_wide_and_a_column_that_is_too_narrow(postgres: Warehouse) -> None:
@@ -349,8 +373,27 @@ def test_a_collation_in_postgres_that_takes_different_texts_for_the_same(postgre
     assert postgres.read() == [{"id": "a"}]
 
 
+@pytest.mark.parametrize("kept_as", ["citext", "domain_of_it", "domain_of_that"])
+def test_a_type_in_postgres_that_takes_different_texts_for_the_same(postgres: Warehouse, kept_as: str) -> None:
+    postgres.load([{"id": "a"}])
+    # This server is without the extension, which makes the type just so.
+    postgres.execute("CREATE TYPE citext")
+    postgres.execute("CREATE FUNCTION citextin(cstring) RETURNS citext AS 'textin' LANGUAGE internal IMMUTABLE STRICT")
+    postgres.execute("CREATE FUNCTION citextout(citext) RETURNS cstring AS 'textout' LANGUAGE internal IMMUTABLE STRICT")
+    postgres.execute("CREATE TYPE citext (INPUT = citextin, OUTPUT = citextout, LIKE = text, COLLATABLE = true)")
+    postgres.execute("CREATE CAST (citext AS text) WITHOUT FUNCTION AS IMPLICIT")
+    postgres.execute("CREATE CAST (text AS citext) WITHOUT FUNCTION AS ASSIGNMENT")
+    postgres.execute("CREATE DOMAIN domain_of_it AS citext")
+    postgres.execute("CREATE DOMAIN domain_of_that AS domain_of_it")
+    postgres.execute(f"ALTER TABLE products ALTER COLUMN id TYPE {kept_as}")
+    with pytest.raises(M2PSchemaError, match="'id' of table 'products' has the type citext, which takes different texts for the same"):
+        postgres.load([{"id": "A"}], max_delete_ratio=1)
+    assert postgres.read() == [{"id": "a"}]
+
+
 def test_settings_of_mariadb_do_not_change_a_load(mariadb: Warehouse) -> None:
     settings = {"default_storage_engine": "MyISAM", "sql_safe_updates": 1, "sql_select_limit": 1, "sql_big_selects": 0, "max_join_size": 1}
+    settings |= {"sql_notes": 0, "max_error_count": 0}
     init = "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
     limited = Warehouse("mariadb", mariadb.url, connect_args={"init_command": init})
     limited.load([{"id": "a", "n": 1, "m": True}, {"id": "b", "n": 2, "m": False}])

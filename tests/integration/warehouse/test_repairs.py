@@ -435,9 +435,10 @@ def test_a_key_made_by_hand_in_mariadb_is_taken_again_and_again_where_rows_are_a
         assert counts(mariadb.load([{"n": n, "id": "a"}], write_mode="append")) == (1, 0, 0, 0)
 
 
-def test_a_time_that_mariadb_fills_itself_is_left_to_it(mariadb: Warehouse) -> None:
+@pytest.mark.parametrize("default", ["", "DEFAULT CURRENT_TIMESTAMP(6)"])
+def test_a_time_that_mariadb_fills_itself_is_left_to_it(mariadb: Warehouse, default: str) -> None:
     mariadb.load([{"id": 1}, {"id": 2}])
-    mariadb.execute("ALTER TABLE products ADD v DATETIME(6) DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)")
+    mariadb.execute(f"ALTER TABLE products ADD v DATETIME(6) {default} ON UPDATE CURRENT_TIMESTAMP(6)")
     mariadb.load([{"id": 1, "v": "2024-01-01T00:00:00Z"}, {"id": 2}])
     mariadb.load([{"id": 2}])
     name = mariadb.fields()["v",]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_m2p.exceptions import M2PConfigError, M2PLoadError, M2PSchemaError
+from airflow_provider_m2p.warehouse import review
 from airflow_provider_m2p.warehouse import staged as stages
 from tests.integration.warehouse.proxy import Proxy
 from tests.integration.warehouse.streams import Pages, Warehouse, counts
@@ -434,6 +436,29 @@ def test_a_plan_is_published_under_its_own_id_alone(first_class: Warehouse) -> N
         loader.publish(agreed)
     assert "products" not in first_class.tables()
     assert loader.publish(waiting).inserted == 3
+
+
+@pytest.mark.parametrize("then", ["stage", "discard"])
+def test_a_load_that_another_version_staged(first_class: Warehouse, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = first_class.loader(load_id="old")
+    loader.stage(Pages([OLD]))
+    with first_class.engine.connect() as connection:
+        record = json.loads(connection.exec_driver_sql("SELECT record FROM _m2p_staged").scalar_one())
+    for part, name in ((record, "version"), (record["spec"], "hash_columns"), (record["read"], "before")):
+        part.pop(name, None)
+        part["since_then_gone"] = True
+    first_class.execute("UPDATE _m2p_staged SET record = :record", record=json.dumps(record))
+    with pytest.raises(M2PLoadError, match="'old' was staged by another version of airflow-provider-m2p .*Stage the load again"):
+        loader.publish()
+    assert "products" not in first_class.tables()
+    if then == "discard":
+        assert loader.discard()
+        assert not waiting(first_class)
+    else:
+        loader.stage(Pages([OLD]))
+        assert loader.publish().inserted == 3
+        monkeypatch.setattr(review, "__version__", "later")
+        assert loader.publish().inserted == 3
 
 
 def test_a_load_that_cannot_be_rehearsed_leaves_no_stage(first_class: Warehouse) -> None:

@@ -208,12 +208,18 @@ def test_other_connections_see_the_wider_type(sqlite: Warehouse) -> None:
         assert other.exec_driver_sql("SELECT n FROM products WHERE n = '007'").scalar() == "007"
 
 
+@pytest.mark.parametrize("own_index", [False, True])
 @pytest.mark.parametrize("collation", ["NOCASE", "RTRIM"])
-def test_a_key_that_takes_different_texts_for_the_same_is_refused_rather_than_mixed_up(sqlite: Warehouse, collation: str) -> None:
+def test_a_key_that_takes_different_texts_for_the_same_is_refused_rather_than_mixed_up(
+    sqlite: Warehouse, collation: str, own_index: bool
+) -> None:
     sqlite.load([{"id": "a", "n": 1}])
     (ddl,) = ask(sqlite, "SELECT sql FROM sqlite_master WHERE name = 'products'")
     sqlite.execute("DROP TABLE products")
-    sqlite.execute(ddl.replace("id TEXT NOT NULL", f"id TEXT COLLATE {collation} NOT NULL"))
+    ddl = ddl.replace("\tid TEXT NOT NULL", f"\tid TEXT COLLATE {collation} NOT NULL")
+    sqlite.execute(ddl.replace("PRIMARY KEY (_m2p_tenant_id, id)", "CHECK (true)") if own_index else ddl)
+    if own_index:
+        sqlite.execute("CREATE UNIQUE INDEX own ON products (_m2p_tenant_id, id COLLATE BINARY)")
     with pytest.raises(M2PSchemaError, match=f"of table 'products' has the collation {collation}, which takes different texts for the same"):
         sqlite.load([{"id": {"NOCASE": "A", "RTRIM": "a "}[collation], "n": 2}], max_delete_ratio=1)
     assert sqlite.read() == []
@@ -227,6 +233,12 @@ def test_an_index_of_others_that_takes_different_texts_for_the_same_is_no_key(sq
     sqlite.load([{"id": "a", "n": 1}])
     sqlite.execute(f"CREATE {index}")
     assert counts(sqlite.load([{"id": "a", "n": 2}, {"id": "A", "n": 3}])) == (1, 1, 0, 0)
+
+
+def test_a_binary_collation_in_lower_case_is_no_other(sqlite: Warehouse) -> None:
+    sqlite.load([{"id": "a", "n": 1}])
+    sqlite.execute("CREATE UNIQUE INDEX mine ON products (_m2p_tenant_id, id COLLATE binary)")
+    assert counts(sqlite.load([{"id": "a", "n": 2}])) == (0, 1, 0, 0)
 
 
 # -- databases ---------------------------------------------------------------------------------------------------------

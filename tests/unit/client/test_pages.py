@@ -447,9 +447,10 @@ def test_max_pages(
     assert len(platform.lists) <= max_pages
 
 
-def test_max_pages_is_positive(make_client: MakeClient) -> None:
-    with pytest.raises(M2PConfigError, match="m2p_test: max_pages must be 1 or more"):
-        make_client().pages(max_pages=0)
+@pytest.mark.parametrize("max_pages", [0, "2", 2.0])
+def test_max_pages_is_positive(make_client: MakeClient, max_pages: Any) -> None:
+    with pytest.raises(M2PConfigError, match=f"m2p_test: max_pages must be 1 or more, as a number, not {max_pages!r}"):
+        make_client().pages(max_pages=max_pages)
 
 
 def test_a_list_without_end(platform: Platform, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,15 @@ def test_max_pages() -> None:
     assert len(extract(max_pages=2, max_rows=200)) == 200
 
 
+@pytest.mark.parametrize("wrong", [{"max_pages": "2"}, {"max_rows": "249"}])
+def test_an_argument_of_a_wrong_type_is_named_and_costs_no_request(
+    sandbox: SandboxServer, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(M2PConfigError, match=next(iter(wrong))):
+        extract(**wrong)
+    assert not sandbox.requests
+
+
 def test_too_many_rows_for_xcom_are_refused_at_the_first_page(sandbox: SandboxServer) -> None:
     with pytest.raises(M2PConfigError) as caught:
         extract(max_rows=249)

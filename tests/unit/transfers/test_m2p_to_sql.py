@@ -140,6 +140,18 @@ def test_max_pages_and_endpoint(sandbox: SandboxServer, connected: Engine) -> No
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [{"max_pages": "2"}, {"max_delete_ratio": "x"}, {"max_depth": "3"}, {"child_tables": "no"}, {"publish": "no"}],
+)
+def test_an_argument_of_a_wrong_type_is_named_and_costs_no_request(
+    sandbox: SandboxServer, connected: Engine, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(M2PConfigError, match=next(iter(wrong))):
+        operator(**wrong).execute({})
+    assert not sandbox.requests
+
+
+@pytest.mark.parametrize(
     ("mode", "live"),
     [("replace", ""), ("upsert", " WHERE _m2p_deleted_at IS NULL"), ("history", " WHERE _m2p_valid_to IS NULL")],
 )
