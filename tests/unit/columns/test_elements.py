@@ -28,6 +28,12 @@ def test_a_field_cannot_pass_for_the_parent() -> None:
     assert parse(bytes(row).decode()) == {"_m2p_parent": {"id": "a", "no": 7}, "_m2p_position": 0}
 
 
+@pytest.mark.parametrize("empty", ["{}", "{ }"])
+def test_an_empty_object_is_a_row(empty: str) -> None:
+    (row,) = element_rows(f"[{empty}]", PARENT)
+    assert parse(bytes(row).decode()) == {"_m2p_parent": {"id": "a", "no": 7}, "_m2p_position": 0}
+
+
 @pytest.mark.parametrize(
     ("kind", "cell", "value"),
     [

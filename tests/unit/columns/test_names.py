@@ -97,6 +97,7 @@ def test_cut_leaves_short_names_alone() -> None:
     assert cut("products__fees", ("fees",), 63) == "products__fees"
     assert len(cut("x" * 70, ("fees",), 63)) == 63
     assert cut("x" * 70, ("fees",), 63) != cut("x" * 70, ("taxes",), 63)
+    assert cut("x" * 70, ("fees", "tax"), 63) != cut("x" * 70, ("fees.tax",), 63)
 
 
 def test_join() -> None:
