@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -599,7 +600,9 @@ def test_closing_ends_requests_in_flight(platform: Platform, make_client: MakeCl
     for _ in range(2):
         assert waiting.acquire(timeout=10)
     try:
+        began = time.monotonic()
         stream.close()
+        assert time.monotonic() - began < 10
         assert m2p_threads() == []
         assert list(stream) == []
         assert not stream.complete

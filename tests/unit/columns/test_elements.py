@@ -47,3 +47,8 @@ def test_an_empty_object_is_a_row(empty: str) -> None:
 def test_a_key_keeps_its_value(kind: Kind, cell: str, value: object) -> None:
     parent = parent_json([("id",)], [kind], (cell,)).decode()
     assert parse("{" + parent + "}") == {"_m2p_parent": {"id": value}}
+
+
+def test_a_nested_key_stays_nested() -> None:
+    parent = parent_json([("a", "b", "c"), ("a", "b", "d"), ("b",)], [Kind.TEXT, Kind.NUMBER, Kind.TEXT], ("x", "1.50", "y"))
+    assert parent == b'"_m2p_parent":{"a":{"b":{"c":"x","d":1.50}},"b":"y"}'

@@ -54,6 +54,12 @@ def test_a_name_with_a_dot_is_seen_however_it_is_meant(row: bytes) -> None:
     assert privacy.unseen == []
 
 
+def test_a_name_is_seen_though_it_may_also_stand_for_a_field_that_is_not_there() -> None:
+    privacy = Privacy(("a.b.c",), (), "ACME")
+    (row,) = privacy.apply([msgspec.Raw(b'{"a":{"b.c":1},"a.b":{"x":1}}')], 0)
+    assert (bytes(row), privacy.unseen) == (b'{"a.b":{"x":1}}', [])
+
+
 def test_hashes_are_equal_for_equal_values_of_one_tenant() -> None:
     one = apply(b'{"m":"98765"}', hashed=("m",))
     assert one == apply(b'{"m":"98765"}', hashed=("m",))

@@ -343,6 +343,15 @@ def test_an_integer_that_no_column_of_integers_holds_makes_it_one_of_numbers(odd
     assert reader.shape.columns[0].kind is Kind.NUMBER
 
 
+@pytest.mark.parametrize("before", ["[1]", "{}", "1.5"])
+@pytest.mark.parametrize(("value", "cell"), [('"x"', "x"), ('"12"', "12"), ("true", "true")])
+def test_a_value_that_a_column_cannot_hold_makes_it_one_of_texts(before: str, value: str, cell: str) -> None:
+    reader = RowReader(Shape())
+    read(reader, [f'{{"a":{before}}}'])
+    assert cells_of(read(reader, [f'{{"a":{before}}}', f'{{"a":{value}}}'], 1)) == [(before,), (cell,)]
+    assert reader.shape.columns[0].kind is Kind.TEXT
+
+
 def test_a_number_in_an_array_that_no_decimal_can_hold_is_refused() -> None:
     assert read_one('{"n":1e99999999999999999999}') == {("n",): "1e99999999999999999999"}
     with pytest.raises(M2PResponseError, match="Page 0 holds a value that cannot be read exactly"):
