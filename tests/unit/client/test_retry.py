@@ -167,6 +167,7 @@ def test_cancellation_aborts_what_is_watched() -> None:
         ({"Retry-After": ""}, None),
         ({"Retry-After": "0"}, 0.0),
         ({"Retry-After": " 120 "}, 120.0),
+        ({"Retry-After": "0" * 9 + "120"}, 120.0),
         ({"Retry-After": "9" * 5000}, 86_400.0),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "1.5"}, None),
