@@ -50,5 +50,7 @@ def test_a_key_keeps_its_value(kind: Kind, cell: str, value: object) -> None:
 
 
 def test_a_nested_key_stays_nested() -> None:
-    parent = parent_json([("a", "b", "c"), ("a", "b", "d"), ("b",)], [Kind.TEXT, Kind.NUMBER, Kind.TEXT], ("x", "1.50", "y"))
+    parent = parent_json(
+        [("a", "b", "c"), ("a", "b", "d"), ("b",)], [Kind.TEXT, Kind.NUMBER, Kind.TEXT], ("x", "1.50", "y")
+    )
     assert parent == b'"_m2p_parent":{"a":{"b":{"c":"x","d":1.50}},"b":"y"}'

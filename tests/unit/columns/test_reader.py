@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_m2p.columns.kinds import Kind
+from airflow_provider_m2p.columns.kinds import Kind, Tokens
 from airflow_provider_m2p.columns.reader import RowReader, Rows, row_hash, row_hashes
 from airflow_provider_m2p.columns.shape import Shape
 from airflow_provider_m2p.exceptions import M2PResponseError, M2PSchemaError
@@ -350,6 +350,21 @@ def test_a_value_that_a_column_cannot_hold_makes_it_one_of_texts(before: str, va
     read(reader, [f'{{"a":{before}}}'])
     assert cells_of(read(reader, [f'{{"a":{before}}}', f'{{"a":{value}}}'], 1)) == [(before,), (cell,)]
     assert reader.shape.columns[0].kind is Kind.TEXT
+
+
+def test_a_text_where_numbers_and_objects_were_makes_the_column_one_of_texts() -> None:
+    reader = RowReader(Shape())
+    read(reader, ['{"o":1}', '{"o":{"p":1}}'])
+    assert cells_of(read(reader, ['{"o":2}', '{"o":"x"}'], 1)) == [("2", None), ("x", None)]
+    assert reader.shape.columns[0].kind is Kind.TEXT
+
+
+@pytest.mark.parametrize(("before", "value"), [("{}", "[1]"), ("[1]", "{}")])
+def test_an_array_among_objects_is_noticed(before: str, value: str) -> None:
+    reader = RowReader(Shape())
+    read(reader, [f'{{"a":{before}}}'])
+    read(reader, [f'{{"a":{value}}}'], 1)
+    assert reader.shape.columns[0].tokens == Tokens.ARRAY | Tokens.JSON
 
 
 def test_a_number_in_an_array_that_no_decimal_can_hold_is_refused() -> None:
