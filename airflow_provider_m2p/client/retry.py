@@ -189,7 +189,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if not value:
         return None
     if value.isascii() and value.isdigit():
-        seconds = float(value[:9])
+        seconds = float(value)
     else:
         moment = _http_date(value)
         if moment is None:

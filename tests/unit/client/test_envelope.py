@@ -102,6 +102,11 @@ def test_empty_lists(body: Any) -> None:
     assert read(body).rows == []
 
 
+def test_zeros_next_to_no_rows_are_what_was_said() -> None:
+    answer = read({"result": [], "pagination": {"pageSize": 0, "totalPages": 0, "totalElements": 0}})
+    assert answer.pagination == Pagination(None, None, 0, 0)
+
+
 @pytest.mark.parametrize("extra", [{}, {"pagination": None}, {"pagination": {}}, {"status": 200}])
 def test_one_object_is_one_row(extra: dict[str, Any]) -> None:
     answer = read({"result": {"productId": "a"}, **extra})
@@ -170,6 +175,8 @@ def test_absurd_pagination(key: str, value: Any) -> None:
         ({"status": 401, "title": "Unauthorized"}, M2PAuthError, 401, None),
         ({"result": [], "exception": {"errorCode": "Y1"}}, M2PApiError, 200, None),
         ({"result": [], "businessCode": "PP_1"}, M2PApiError, 200, "PP_1"),
+        ({"result": [], "business.code": "PP_1"}, M2PApiError, 200, "PP_1"),
+        ({"result": [], "errorCode": "Y1"}, M2PApiError, 200, "Y1"),
         ({"result": None, "business.code": "PP_1"}, M2PApiError, 200, "PP_1"),
         ({"result": [], "business": {"code": "PP_1"}}, M2PApiError, 200, "PP_1"),
         ({"result": [], "fieldErrors": [{"field": "x"}]}, M2PApiError, 200, None),
@@ -204,6 +211,11 @@ def test_what_is_not_json(body: bytes, kind: str | None, words: str) -> None:
     assert "the answer is not JSON" in message
     assert words in message
     assert "\n" not in message
+
+
+def test_no_secret_is_repeated() -> None:
+    assert "not JSON: text/***, 6 bytes" in refusal(b"<html>", kind="text/top secret value")
+    assert "No *** for you" in refusal({"status": 404, "title": "No top secret value for you"}, M2PApiError)
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])

@@ -37,6 +37,10 @@ def test_no_rows() -> None:
     assert page().records() == []
 
 
+def test_a_page_may_have_escapes_unless_it_is_known_to_have_none() -> None:
+    assert page().has_escapes
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,15 +91,29 @@ def test_a_platform_with_a_smaller_page_size_loses_no_rows(
     assert stream.complete
 
 
-def test_a_size_that_is_only_echoed(platform: Platform, make_client: MakeClient) -> None:
+@pytest.mark.parametrize("more", [{}, {"totalPages": 4}])
+def test_a_size_that_is_only_echoed(platform: Platform, make_client: MakeClient, more: dict[str, int]) -> None:
     rows = products(35)
 
     def answer(request: Asked) -> Any:
         page = rows[request.page * 7 : request.page * 7 + 7]
-        return {"result": page, "pagination": {"pageNo": request.page, "pageSize": 10, "totalElements": 35}}
+        return {"result": page, "pagination": {"pageNo": request.page, "pageSize": 10, "totalElements": 35, **more}}
 
     platform.answer = answer
     assert len(ids(make_client(page_size=10).pages())) == 35
+
+
+def test_a_first_page_that_has_more_rows_than_the_size_told(platform: Platform, make_client: MakeClient) -> None:
+    pages = [products(21)[:10], products(21)[10:18], products(21)[18:]]
+    platform.answer = lambda request: {"result": pages[request.page], "pagination": {"pageSize": 7}}
+    assert len(ids(make_client(page_size=7).pages())) == 21
+
+
+def test_a_list_without_pages_that_is_said_to_have_them(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda request: {"result": products(35)[request.page * 10 :][:10], "pagination": None}
+    stream = make_client(page_size=10, paging="page").pages()
+    assert len(ids(stream)) == 35
+    assert stream.complete
 
 
 @pytest.mark.parametrize("size", [3, 10, 25])
@@ -125,23 +140,37 @@ def test_a_bare_array_that_ignores_all_parameters_is_the_whole_list(
     assert asked(platform) == [0, 1]
 
 
-@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize("second", [Reply(status=400), Reply(status=404), {"result": [], "pagination": {"pageNo": 0}}])
 def test_a_platform_that_refuses_a_second_page_has_none(
-    platform: Platform, make_client: MakeClient, status: int
+    platform: Platform, make_client: MakeClient, second: Any
 ) -> None:
-    platform.answer = lambda request: products(3) if request.page == 0 else Reply(status=status)
+    platform.answer = lambda request: products(3) if request.page == 0 else second
     stream = make_client(page_size=10).pages()
     assert len(ids(stream)) == 3
     assert stream.complete
 
 
-def test_no_other_error_ends_a_list(platform: Platform, make_client: MakeClient) -> None:
-    platform.answer = lambda request: products(3) if request.page == 0 else Reply(status=403)
-    with pytest.raises(M2PApiError, match="HTTP 403"):
-        ids(make_client(page_size=10).pages())
-    platform.answer = lambda request: products(10) if request.page == 0 else Reply(status=404)
-    with pytest.raises(M2PApiError, match="HTTP 404"):
-        ids(make_client(page_size=10).pages())
+@pytest.mark.parametrize(
+    ("size", "told", "pages", "status"),
+    [
+        *((3, {}, 1, status) for status in (403, 409, 429, 500, 503)),
+        (10, {}, 1, 404),
+        (7, {}, 2, 404),
+        (7, {"pageSize": 7}, 1, 404),
+    ],
+)
+def test_no_other_error_ends_a_list(
+    platform: Platform, make_client: MakeClient, size: int, told: dict[str, int], pages: int, status: int
+) -> None:
+    def answer(request: Asked) -> Any:
+        rows = products(30)[request.page * size :][:size]
+        return {"result": rows, "pagination": told} if request.page < pages else Reply(status=status)
+
+    platform.answer = answer
+    stream = make_client(page_size=10).pages()
+    with pytest.raises(M2PApiError, match=f"HTTP {status}"):
+        ids(stream)
+    assert not stream.complete
 
 
 @pytest.mark.parametrize("keys", [None, (), ("totalElements",), SIZES_ONLY])
@@ -225,6 +254,13 @@ def test_paging_none_sends_the_bare_request(platform: Platform, make_client: Mak
     stream = make_client(paging="none").pages(params={"status": "ACTIVE"})
     assert len(ids(stream)) == 3
     assert [request.query for request in platform.lists] == [{"status": "ACTIVE"}]
+    assert stream.complete
+
+
+def test_paging_none_takes_whatever_number_the_page_has(platform: Platform, make_client: MakeClient) -> None:
+    platform.answer = lambda _: {"result": products(3), "pagination": {"pageNo": 1, "totalElements": 3}}
+    stream = make_client(paging="none").pages()
+    assert len(ids(stream)) == 3
     assert stream.complete
 
 
@@ -318,6 +354,11 @@ def test_a_list_is_read_again_by_other_requests(platform: Platform, make_client:
     fourth = third.again()
     assert len(ids(fourth)) == 35
     assert fourth.digest != first.digest
+    # Nor is a row in the midst of a page that another took the place of.
+    rows[15] = {"productId": "another"}
+    fifth = fourth.again()
+    assert len(ids(fifth)) == 35
+    assert fifth.digest != fourth.digest
 
 
 def test_closing_the_client_closes_the_second_reading(platform: Platform, make_client: MakeClient) -> None:
@@ -392,11 +433,12 @@ def test_a_total_that_changed_is_told(
     assert "total changed while the list was read, so rows may be missing." in caplog.text
 
 
+@pytest.mark.parametrize("last", [[], [[]]], ids=["full", "empty"])
 def test_a_short_page_before_the_last_is_not_complete(
-    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    platform: Platform, make_client: MakeClient, caplog: pytest.LogCaptureFixture, last: list[Any]
 ) -> None:
-    pages = [products(30)[:10], products(30)[10:14], products(30)[20:]]
-    platform.answer = lambda request: {"result": pages[request.page], "pagination": {"totalPages": 3}}
+    pages = [products(30)[:10], products(30)[10:14], products(30)[20:], *last]
+    platform.answer = lambda request: {"result": pages[request.page], "pagination": {"totalPages": len(pages)}}
     stream = make_client(page_size=10).pages()
     assert len(ids(stream)) == 24
     assert not stream.complete
@@ -559,7 +601,9 @@ def test_closing_ends_requests_in_flight(platform: Platform, make_client: MakeCl
     for _ in range(2):
         assert waiting.acquire(timeout=10)
     try:
+        began = time.monotonic()
         stream.close()
+        assert time.monotonic() - began < 10
         assert m2p_threads() == []
         assert list(stream) == []
         assert not stream.complete

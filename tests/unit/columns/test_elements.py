@@ -28,6 +28,12 @@ def test_a_field_cannot_pass_for_the_parent() -> None:
     assert parse(bytes(row).decode()) == {"_m2p_parent": {"id": "a", "no": 7}, "_m2p_position": 0}
 
 
+@pytest.mark.parametrize("empty", ["{}", "{ }"])
+def test_an_empty_object_is_a_row(empty: str) -> None:
+    (row,) = element_rows(f"[{empty}]", PARENT)
+    assert parse(bytes(row).decode()) == {"_m2p_parent": {"id": "a", "no": 7}, "_m2p_position": 0}
+
+
 @pytest.mark.parametrize(
     ("kind", "cell", "value"),
     [
@@ -41,3 +47,10 @@ def test_a_field_cannot_pass_for_the_parent() -> None:
 def test_a_key_keeps_its_value(kind: Kind, cell: str, value: object) -> None:
     parent = parent_json([("id",)], [kind], (cell,)).decode()
     assert parse("{" + parent + "}") == {"_m2p_parent": {"id": value}}
+
+
+def test_a_nested_key_stays_nested() -> None:
+    parent = parent_json(
+        [("a", "b", "c"), ("a", "b", "d"), ("b",)], [Kind.TEXT, Kind.NUMBER, Kind.TEXT], ("x", "1.50", "y")
+    )
+    assert parent == b'"_m2p_parent":{"a":{"b":{"c":"x","d":1.50}},"b":"y"}'

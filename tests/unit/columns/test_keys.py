@@ -57,10 +57,11 @@ def test_there_is_no_reader_without_a_key_or_before_its_kind_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", ['quo"te', "back\\slash", "nul\x00"])
-def test_a_key_that_no_struct_can_name_is_read_all_the_same(name: str) -> None:
-    shape = shape_of((name,))
+@pytest.mark.parametrize("within", [(), ("ref",)])
+def test_a_key_that_no_struct_can_name_is_read_all_the_same(within: Path, name: str) -> None:
+    shape = shape_of((*within, name))
     assert key_reader(shape) is None
-    row = msgspec.json.encode({name: "a"})
+    row = msgspec.json.encode({"ref": {name: "a"}} if within else {name: "a"})
     assert RowReader(shape).read([msgspec.Raw(row)], 0).lines == [b"a"]
 
 

@@ -75,6 +75,10 @@ def test_a_name_that_exists_is_never_given_away() -> None:
     assert assign([("productId",)], {"PRODUCT_ID": ("product_id",)}, 63)["productId",].startswith("product_id_")
 
 
+def test_a_letter_that_folds_to_two_makes_no_name_twice() -> None:
+    assert len(set(assign([("maß",), ("Maß",)], {}, 63).values())) == 2
+
+
 def test_nested_and_flat_names_do_not_meet() -> None:
     names = assign([("a", "b"), ("a__b",), ("a_b",)], {}, 63)
     assert names["a", "b"] == "a__b"
@@ -97,6 +101,7 @@ def test_cut_leaves_short_names_alone() -> None:
     assert cut("products__fees", ("fees",), 63) == "products__fees"
     assert len(cut("x" * 70, ("fees",), 63)) == 63
     assert cut("x" * 70, ("fees",), 63) != cut("x" * 70, ("taxes",), 63)
+    assert cut("x" * 70, ("fees", "tax"), 63) != cut("x" * 70, ("fees.tax",), 63)
 
 
 def test_join() -> None:

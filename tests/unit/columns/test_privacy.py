@@ -54,6 +54,12 @@ def test_a_name_with_a_dot_is_seen_however_it_is_meant(row: bytes) -> None:
     assert privacy.unseen == []
 
 
+def test_a_name_is_seen_though_it_may_also_stand_for_a_field_that_is_not_there() -> None:
+    privacy = Privacy(("a.b.c",), (), "ACME")
+    (row,) = privacy.apply([msgspec.Raw(b'{"a":{"b.c":1},"a.b":{"x":1}}')], 0)
+    assert (bytes(row), privacy.unseen) == (b'{"a.b":{"x":1}}', [])
+
+
 def test_hashes_are_equal_for_equal_values_of_one_tenant() -> None:
     one = apply(b'{"m":"98765"}', hashed=("m",))
     assert one == apply(b'{"m":"98765"}', hashed=("m",))
@@ -83,8 +89,8 @@ def test_other_numbers_keep_their_spelling() -> None:
 
 
 def test_fields_that_no_row_has_are_named() -> None:
-    privacy = Privacy(("mobile", "who.mobile"), ("pan",), "ACME")
-    privacy.apply([msgspec.Raw(b'{"who":{"mobile":1}}')], 0)
+    privacy = Privacy(("mobile", "who.mobile", "cards.cvv"), ("pan",), "ACME")
+    privacy.apply([msgspec.Raw(b'{"who":{"mobile":1},"cards":[{"cvv":1},{"kind":"a"}]}')], 0)
     assert privacy.unseen == ["mobile", "pan"]
 
 
@@ -94,7 +100,8 @@ def test_a_row_that_nests_beyond_reason_is_refused() -> None:
             Privacy(("a.b",), (), "ACME").apply([msgspec.Raw(b'{"a":' + b"[" * depth + b"]" * depth + b"}")], 3)
 
 
-def test_a_row_that_cannot_be_read_is_refused_without_its_values() -> None:
+@pytest.mark.parametrize("row", [b'{"a":SECRET}', b'{"a":"SECRET\xff"}'])
+def test_a_row_that_cannot_be_read_is_refused_without_its_values(row: bytes) -> None:
     with pytest.raises(M2PResponseError, match="Page 3, row 0") as caught:
-        Privacy(("a",), (), "ACME").apply([msgspec.Raw(b'{"a":SECRET}')], 3)
+        Privacy(("a",), (), "ACME").apply([msgspec.Raw(row)], 3)
     assert "SECRET" not in str(caught.value)
