@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -588,11 +587,13 @@ def test_closing_ends_requests_in_flight(platform: Platform, make_client: MakeCl
     platform.serve_rows(products(100))
     in_pages, release = platform.answer, threading.Event()
     waiting = threading.Semaphore(0)
+    answered = []
 
     def answer(request: Asked) -> Any:
         if request.page >= 1:
             waiting.release()
             release.wait(30)
+            answered.append(request.page)
         return in_pages(request)
 
     platform.answer = answer
@@ -601,9 +602,8 @@ def test_closing_ends_requests_in_flight(platform: Platform, make_client: MakeCl
     for _ in range(2):
         assert waiting.acquire(timeout=10)
     try:
-        began = time.monotonic()
         stream.close()
-        assert time.monotonic() - began < 10
+        assert not answered  # it does not wait for what is under way
         assert m2p_threads() == []
         assert list(stream) == []
         assert not stream.complete
